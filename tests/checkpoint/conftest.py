@@ -23,7 +23,7 @@ class S3:
     """A bucket, and the proxy through which the code under test accesses it."""
 
     bucket: str
-    front: FlakyServer
+    proxy: FlakyServer
     client: Any
 
     def mirror(self, folder: Path, keep: int = 2, attempts: int = 2) -> S3Mirror:
@@ -66,10 +66,10 @@ def aws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
 
 @pytest.fixture
 def s3(moto_port: int, aws: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[S3]:
-    direct = boto3.client("s3", endpoint_url=f"http://127.0.0.1:{moto_port}")
+    client = boto3.client("s3", endpoint_url=f"http://127.0.0.1:{moto_port}")
     bucket = f"test-{abs(hash(request.node.nodeid)):x}"
-    direct.create_bucket(Bucket=bucket)
-    with FlakyServer(moto_port) as front:
-        aws.setenv("AWS_ENDPOINT_URL", front.url)
-        yield S3(bucket, front, direct)
-    direct.close()
+    client.create_bucket(Bucket=bucket)
+    with FlakyServer(moto_port) as proxy:
+        aws.setenv("AWS_ENDPOINT_URL", proxy.url)
+        yield S3(bucket, proxy, client)
+    client.close()

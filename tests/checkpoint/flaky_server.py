@@ -32,19 +32,19 @@ class FlakyServer:
 
     port: int
     decide: Decision = no_fault
-    seen: list[tuple[str, str]] = field(default_factory=list)
-    over: threading.Event = field(default_factory=threading.Event)
+    requests: list[tuple[str, str]] = field(default_factory=list)
+    stopped: threading.Event = field(default_factory=threading.Event)
 
     def __enter__(self) -> Self:
-        front = self
+        proxy = self
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
-            def answer(self) -> None:
-                front.answer(self)
+            def respond(self) -> None:
+                proxy.respond(self)
 
-            do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = answer  # noqa: N815 - names of the base class
+            do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = respond  # noqa: N815 - names of the base class
 
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - as the base class calls it
                 pass
@@ -56,7 +56,7 @@ class FlakyServer:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.over.set()
+        self.stopped.set()
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
@@ -65,12 +65,12 @@ class FlakyServer:
     def url(self) -> str:
         return f"http://127.0.0.1:{self._server.server_address[1]}"
 
-    def answer(self, request: BaseHTTPRequestHandler) -> None:
+    def respond(self, request: BaseHTTPRequestHandler) -> None:
         body = request.rfile.read(int(request.headers.get("Content-Length", 0)))
-        self.seen.append((request.command, request.path))
+        self.requests.append((request.command, request.path))
         fault = self.decide(request.command, request.path)
         if fault == "silent":
-            self.over.wait()
+            self.stopped.wait()
         if fault in {"silent", "cut off"}:
             request.close_connection = True
         elif fault == "unavailable":
@@ -81,18 +81,18 @@ class FlakyServer:
             self._pass_on(request, body, half=fault == "cut off half-way")
 
     def _pass_on(self, request: BaseHTTPRequestHandler, body: bytes, *, half: bool) -> None:
-        behind = http.client.HTTPConnection("127.0.0.1", self.port)
-        behind.request(request.command, request.path, body, dict(request.headers.items()))
-        answer = behind.getresponse()
-        content = answer.read()
-        behind.close()
-        headers = [item for item in answer.getheaders() if item[0].lower() not in {"connection", "transfer-encoding"}]
+        upstream = http.client.HTTPConnection("127.0.0.1", self.port)
+        upstream.request(request.command, request.path, body, dict(request.headers.items()))
+        response = upstream.getresponse()
+        content = response.read()
+        upstream.close()
+        headers = [item for item in response.getheaders() if item[0].lower() not in {"connection", "transfer-encoding"}]
         if half:
             headers = [item for item in headers if item[0].lower() != "content-length"]
             headers.append(("Content-Length", str(len(content))))
             content = content[: len(content) // 2]
             request.close_connection = True
-        self._send(request, answer.status, headers, content)
+        self._send(request, response.status, headers, content)
 
     def _send(
         self, request: BaseHTTPRequestHandler, status: int, headers: list[tuple[str, str]], content: bytes

@@ -16,7 +16,7 @@ SPECIFICATION = Specification.of({"epochs": 3, "learning_rate": 1e-3})
 
 
 @dataclass
-class Holder:
+class StaticState:
     """A stateful object whose state the tests set."""
 
     state: dict[Any, Any]
@@ -25,49 +25,51 @@ class Holder:
         return self.state
 
 
-def about(step: int, *, best: bool = False, kind: str = "periodic") -> CheckpointInfo:
+def checkpoint_info(step: int, *, best: bool = False, kind: str = "periodic") -> CheckpointInfo:
     return CheckpointInfo(step, kind, SPECIFICATION, best=best)
 
 
-def parts_at(step: int) -> dict[str, Holder]:
+def make_parts(step: int) -> dict[str, StaticState]:
     """A job's state in which every file differs between steps."""
     generator = torch.Generator().manual_seed(step)
     weight = torch.randn(7, 3, generator=generator)
-    moments = {
+    optimizer_state = {
         0: {"step": torch.tensor(float(step)), "exp_avg": torch.randn(7, 3, generator=generator).to(torch.bfloat16)}
     }
     return {
-        "model": Holder({"weight": weight, "bias": torch.arange(5) + step, "seen": step}),
-        "optimizer": Holder({"state": moments, "param_groups": [{"lr": 0.1 / (step + 1), "betas": (0.9, 0.999)}]}),
-        "progress": Holder({"step": step, "best": None, "worst": float("inf"), "name": "é\n"}),
+        "model": StaticState({"weight": weight, "bias": torch.arange(5) + step, "seen": step}),
+        "optimizer": StaticState(
+            {"state": optimizer_state, "param_groups": [{"lr": 0.1 / (step + 1), "betas": (0.9, 0.999)}]}
+        ),
+        "progress": StaticState({"step": step, "best": None, "worst": float("inf"), "name": "é\n"}),
     }
 
 
-def same(one: object, other: object) -> bool:
+def states_equal(first: object, second: object) -> bool:
     """Whether two nested states are equal in types, order and every bit."""
-    if isinstance(one, Tensor) and isinstance(other, Tensor):
+    if isinstance(first, Tensor) and isinstance(second, Tensor):
         return (
-            one.dtype == other.dtype
-            and one.stride() == other.stride()
-            and one.shape == other.shape
-            and bits(one) == bits(other)
+            first.dtype == second.dtype
+            and first.stride() == second.stride()
+            and first.shape == second.shape
+            and bits(first) == bits(second)
         )
-    if type(one) is not type(other):
+    if type(first) is not type(second):
         return False
-    if isinstance(one, dict) and isinstance(other, dict):
-        return list(one) == list(other) and all(same(one[key], other[key]) for key in one)
-    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
-        return len(one) == len(other) and all(same(a, b) for a, b in zip(one, other, strict=True))
-    if isinstance(one, float) and isinstance(other, float):
-        return struct.pack(">d", one) == struct.pack(">d", other)
-    return one == other
+    if isinstance(first, dict) and isinstance(second, dict):
+        return list(first) == list(second) and all(states_equal(first[key], second[key]) for key in first)
+    if isinstance(first, list | tuple) and isinstance(second, list | tuple):
+        return len(first) == len(second) and all(states_equal(a, b) for a, b in zip(first, second, strict=True))
+    if isinstance(first, float) and isinstance(second, float):
+        return struct.pack(">d", first) == struct.pack(">d", second)
+    return first == second
 
 
 def bits(tensor: Tensor) -> bytes:
     return tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
-def is_state_of(parts: Mapping[str, Any], step: int) -> bool:
+def is_state_at(parts: Mapping[str, Any], step: int) -> bool:
     """Whether loaded parts are exactly those of a step."""
-    expected = {name: part.state for name, part in parts_at(step).items()}
-    return same(dict(parts), dict(sorted(expected.items())))
+    expected = {name: part.state for name, part in make_parts(step).items()}
+    return states_equal(dict(parts), dict(sorted(expected.items())))

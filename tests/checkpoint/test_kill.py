@@ -10,15 +10,15 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from finetune.checkpoint import CheckpointStore
-from tests.checkpoint.states import same
-from tests.checkpoint.victim import parts_of, write_until_killed
+from tests.checkpoint.killed_process import make_large_parts, write_until_killed
+from tests.checkpoint.states import states_equal
 
 logger = logging.getLogger(__name__)
 
 KILLS = 40
 
 
-def last_said(steps: Connection) -> int:
+def last_reported_step(steps: Connection) -> int:
     """The last step reported as written; called after the process is dead."""
     last = -1
     while steps.poll():
@@ -32,29 +32,29 @@ def last_said(steps: Connection) -> int:
 def test_process_killed_at_random_times(tmp_path: Path) -> None:
     seed = random.SystemRandom().getrandbits(32)
     logger.warning("seed of this run: %d", seed)
-    moments = random.Random(seed)
+    rng = random.Random(seed)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["torch"])  # which every process would take seconds to import
-    reached = 0
-    torn = 0
+    last_restored = 0
+    num_interrupted = 0
     for _ in range(KILLS):
-        ours, theirs = context.Pipe(duplex=False)
-        process = context.Process(target=write_until_killed, args=(tmp_path, theirs))
+        receiver, sender = context.Pipe(duplex=False)
+        process = context.Process(target=write_until_killed, args=(tmp_path, sender))
         process.start()
-        theirs.close()
-        resumed = ours.recv()
-        assert resumed == reached
+        sender.close()
+        resumed = receiver.recv()
+        assert resumed == last_restored
         # Some of them after a complete write, however long it takes.
-        said = ours.recv() if moments.random() < 0.5 else resumed
-        time.sleep(moments.uniform(0, 0.1))
+        reported = receiver.recv() if rng.random() < 0.5 else resumed
+        time.sleep(rng.uniform(0, 0.1))
         process.kill()
         process.join()
-        said = max(said, last_said(ours))
-        torn += any(tmp_path.rglob("*.sagemaker-ignore"))
-        reached = restored_step(tmp_path)
-        assert reached >= max(said, resumed), f"seed {seed}"
-    assert reached > 0, f"seed {seed}"
-    logger.warning("%d of %d kills fell into a write; step %d was reached", torn, KILLS, reached)
+        reported = max(reported, last_reported_step(receiver))
+        num_interrupted += any(tmp_path.rglob("*.sagemaker-ignore"))
+        last_restored = restored_step(tmp_path)
+        assert last_restored >= max(reported, resumed), f"seed {seed}"
+    assert last_restored > 0, f"seed {seed}"
+    logger.warning("%d of %d kills fell into a write; step %d was reached", num_interrupted, KILLS, last_restored)
 
 
 def restored_step(folder: Path) -> int:
@@ -62,6 +62,6 @@ def restored_step(folder: Path) -> int:
     if loaded is None:
         return 0
     step = loaded.manifest.info.step
-    expected = {name: dict(part.state_dict()) for name, part in sorted(parts_of(step).items())}
-    assert same(dict(loaded.parts), expected)
+    expected = {name: dict(part.state_dict()) for name, part in sorted(make_large_parts(step).items())}
+    assert states_equal(dict(loaded.parts), expected)
     return step

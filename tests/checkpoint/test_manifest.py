@@ -25,7 +25,7 @@ MANIFEST = Manifest(
 )
 
 
-def resealed(**changes: Any) -> bytes:  # noqa: ANN401 - any JSON value
+def encode_with(**changes: Any) -> bytes:  # noqa: ANN401 - any JSON value
     """A manifest with modified entries and a matching hash of its own."""
     body = json.loads(MANIFEST.encode())["body"] | changes
     text = json.dumps(body, sort_keys=True, separators=(",", ":"))
@@ -57,37 +57,37 @@ def test_other_content_is_rejected(content: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "reason", "alien"),
+    ("content", "reason", "foreign"),
     [
         (b"", "empty", False),
         (b"[" * 100_000, "not JSON", False),
         (b'{"model": 1}', "from another program", True),
-        (resealed(format="other"), "from another program", True),
-        (resealed(version=2), "version 2", True),
-        (resealed(name="step-000000012-000004"), "belongs to step-000000012-000004", False),
-        (resealed(files={"../../etc.json": {"size": 1, "sha256": "0" * 64}}), "file '../../etc.json'", False),
-        (resealed(files={"manifest.json": {"size": 1, "sha256": "0" * 64}}), "file 'manifest.json'", False),
-        (resealed(files={"model.json": {"size": 1, "sha256": "x"}}), "file 'model.json'", False),
-        (resealed(files=None), "missing or invalid entry", False),
-        (resealed(created="yesterday"), "missing or invalid entry", False),
+        (encode_with(format="other"), "from another program", True),
+        (encode_with(version=2), "version 2", True),
+        (encode_with(name="step-000000012-000004"), "belongs to step-000000012-000004", False),
+        (encode_with(files={"../../etc.json": {"size": 1, "sha256": "0" * 64}}), "file '../../etc.json'", False),
+        (encode_with(files={"manifest.json": {"size": 1, "sha256": "0" * 64}}), "file 'manifest.json'", False),
+        (encode_with(files={"model.json": {"size": 1, "sha256": "x"}}), "file 'model.json'", False),
+        (encode_with(files=None), "missing or invalid entry", False),
+        (encode_with(created="yesterday"), "missing or invalid entry", False),
         (
-            resealed(specification={"digest": "d", "fields": {"!": "tensor", "name": "x"}}),
+            encode_with(specification={"digest": "d", "fields": {"!": "tensor", "name": "x"}}),
             "missing or invalid entry",
             False,
         ),
     ],
 )
-def test_error_names_the_reason(content: bytes, reason: str, alien: bool) -> None:
-    with pytest.raises(InvalidCheckpointError, match=reason) as refused:
+def test_error_names_the_reason(content: bytes, reason: str, foreign: bool) -> None:
+    with pytest.raises(InvalidCheckpointError, match=reason) as error_info:
         parse_manifest(content, NAME)
-    assert refused.value.foreign is alien
+    assert error_info.value.foreign is foreign
 
 
 def test_differing_fields_are_listed() -> None:
     saved = Specification.of({"same": (1, 2), "nan": float("nan"), "rate": 0.1, "gone": 1, "type": 1})
-    asked = Specification.of({"same": (1, 2), "nan": float("nan"), "rate": 0.2, "new": 1, "type": True})
-    assert saved.differing_fields(asked) == ("gone", "new", "rate", "type")
-    assert saved.digest != asked.digest
+    requested = Specification.of({"same": (1, 2), "nan": float("nan"), "rate": 0.2, "new": 1, "type": True})
+    assert saved.differing_fields(requested) == ("gone", "new", "rate", "type")
+    assert saved.digest != requested.digest
 
 
 def test_digest_is_independent_of_field_order() -> None:

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from finetune.checkpoint import CheckpointStore, take_snapshot
-from tests.checkpoint.states import about, parts_at
+from tests.checkpoint.states import checkpoint_info, make_parts
 
 
 def save(store: CheckpointStore, step: int, *, best: bool = False) -> Path:
-    return store.folder / str(store.write(take_snapshot(parts_at(step)), about(step, best=best)))
+    return store.folder / str(store.write(take_snapshot(make_parts(step)), checkpoint_info(step, best=best)))
 
 
 def steps(store: CheckpointStore) -> list[int]:
@@ -60,10 +60,10 @@ def test_checkpoints_restored_by_agent_are_removed_again(tmp_path: Path) -> None
 
 def test_incomplete_checkpoints_are_removed_but_not_later_versions(tmp_path: Path) -> None:
     store = CheckpointStore(tmp_path, keep=1)
-    torn = save(store, 1)
+    incomplete = save(store, 1)
     later = tmp_path / "step-000000002-000002"
-    shutil.copytree(torn, later)
-    (torn / "manifest.json").unlink()
+    shutil.copytree(incomplete, later)
+    (incomplete / "manifest.json").unlink()
     (later / "manifest.json").write_text('{"body": {"format": "finetune-checkpoint", "version": 2}}')
     save(store, 3)
     assert steps(store) == [3, 2]
@@ -93,11 +93,11 @@ def test_manifest_is_removed_first(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     store = CheckpointStore(tmp_path, keep=1)
     first = save(store, 1)
     order: list[str] = []
-    real = Path.unlink
+    original_unlink = Path.unlink
 
     def unlink(path: Path, missing_ok: bool = False) -> None:
         order.append(path.name)
-        real(path, missing_ok)
+        original_unlink(path, missing_ok)
 
     monkeypatch.setattr(Path, "unlink", unlink)
     save(store, 2)

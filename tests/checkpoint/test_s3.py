@@ -12,17 +12,17 @@ import torch
 from finetune.checkpoint import BackgroundWriter, LoadedCheckpoint, take_snapshot
 from finetune.checkpoint.s3 import S3Mirror
 from tests.checkpoint.conftest import S3
-from tests.checkpoint.states import Holder, about, is_state_of, parts_at, same
+from tests.checkpoint.states import StaticState, checkpoint_info, is_state_at, make_parts, states_equal
 
 
 def save(mirror: S3Mirror, step: int, *, best: bool = False) -> str:
-    return str(mirror.write(take_snapshot(parts_at(step)), about(step, best=best)))
+    return str(mirror.write(take_snapshot(make_parts(step)), checkpoint_info(step, best=best)))
 
 
 def step_of(loaded: LoadedCheckpoint | None) -> int:
     if loaded is None:
         return -1
-    assert is_state_of(loaded.parts, loaded.manifest.info.step)
+    assert is_state_at(loaded.parts, loaded.manifest.info.step)
     return loaded.manifest.info.step
 
 
@@ -34,7 +34,7 @@ def test_empty_bucket_has_no_checkpoint(s3: S3, tmp_path: Path) -> None:
 def test_new_container_resumes_from_s3(s3: S3, tmp_path: Path) -> None:
     with BackgroundWriter(s3.mirror(tmp_path / "first")) as writer:
         for step in (1, 2, 3):
-            writer.submit(take_snapshot(parts_at(step)), about(step))
+            writer.submit(take_snapshot(make_parts(step)), checkpoint_info(step))
     second = s3.mirror(tmp_path / "second")
     assert step_of(second.restore()) == 3
     save(second, 4)
@@ -46,18 +46,18 @@ def test_same_files_are_uploaded_with_manifest_last(s3: S3, tmp_path: Path) -> N
     for file in (tmp_path / name).iterdir():
         answer = s3.client.get_object(Bucket=s3.bucket, Key=f"jobs/one/{name}/{file.name}")
         assert answer["Body"].read() == file.read_bytes()
-    puts = [path.rpartition("/")[2] for method, path in s3.front.seen if method == "PUT"]
+    puts = [path.rpartition("/")[2] for method, path in s3.proxy.requests if method == "PUT"]
     assert len(puts) == 6
     assert puts[-1] == "manifest.json"
 
 
 def test_large_file_uses_multipart_upload(s3: S3, tmp_path: Path) -> None:
     state = {"weight": torch.arange(10_000_000, dtype=torch.int32)}
-    s3.mirror(tmp_path / "first").write(take_snapshot({"model": Holder(state)}), about(1))
-    assert any("uploadId" in path for _, path in s3.front.seen)
+    s3.mirror(tmp_path / "first").write(take_snapshot({"model": StaticState(state)}), checkpoint_info(1))
+    assert any("uploadId" in path for _, path in s3.proxy.requests)
     loaded = s3.mirror(tmp_path / "second").restore()
     assert loaded is not None
-    assert same(loaded.parts["model"], state)
+    assert states_equal(loaded.parts["model"], state)
 
 
 @pytest.mark.parametrize("file", ["manifest.json", "model.safetensors"])
@@ -86,9 +86,9 @@ def test_damaged_checkpoint_in_s3_falls_back_to_previous(
 
 def test_local_checkpoint_is_not_downloaded(s3: S3, tmp_path: Path) -> None:
     save(s3.mirror(tmp_path), 1)
-    s3.front.seen.clear()
+    s3.proxy.requests.clear()
     assert step_of(s3.mirror(tmp_path).restore()) == 1
-    assert not any(method == "GET" and "/step-" in path for method, path in s3.front.seen)
+    assert not any(method == "GET" and "/step-" in path for method, path in s3.proxy.requests)
 
 
 def test_damaged_local_checkpoint_is_downloaded(s3: S3, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from finetune.checkpoint.s3_access import S3Location, S3Timeouts
 from finetune.errors import JobError, PlatformError, UserError
 from tests.checkpoint.conftest import S3
 from tests.checkpoint.flaky_server import Decision, Fault, no_fault
-from tests.checkpoint.states import about, is_state_of, parts_at
+from tests.checkpoint.states import checkpoint_info, is_state_at, make_parts
 
 
 def every_other(fault: Fault) -> Decision:
@@ -29,13 +29,13 @@ def always(fault: Fault, method: str = "", part: str = "") -> Decision:
 
 
 def save(mirror: S3Mirror, step: int) -> str:
-    return str(mirror.write(take_snapshot(parts_at(step)), about(step)))
+    return str(mirror.write(take_snapshot(make_parts(step)), checkpoint_info(step)))
 
 
 def restored_step(mirror: S3Mirror) -> int:
     loaded = mirror.restore()
     assert loaded is not None
-    assert is_state_of(loaded.parts, loaded.manifest.info.step)
+    assert is_state_at(loaded.parts, loaded.manifest.info.step)
     return loaded.manifest.info.step
 
 
@@ -79,7 +79,7 @@ def test_wrong_credentials_are_user_error(s3: S3, tmp_path: Path, moto_port: int
 
 @pytest.mark.parametrize(("method", "part"), [("PUT", ""), ("GET", "list-type=2")])
 def test_denied_access_at_start_is_user_error(s3: S3, tmp_path: Path, method: str, part: str) -> None:
-    s3.front.decide = always("denied", method, part)
+    s3.proxy.decide = always("denied", method, part)
     with pytest.raises(UserError, match=r"denied access \(AccessDenied\)"):
         s3.mirror(tmp_path).restore()
 
@@ -110,7 +110,7 @@ def test_unreachable_server_is_platform_error(s3: S3, tmp_path: Path, aws: pytes
 
 def test_messages_fit_into_failure_file(s3: S3, tmp_path: Path) -> None:
     for fault in ("denied", "unavailable", "cut off"):
-        s3.front.decide = always(fault)
+        s3.proxy.decide = always(fault)
         with pytest.raises(JobError) as failed:
             s3.mirror(tmp_path).restore()
         assert len(str(failed.value)) < 600
@@ -118,7 +118,7 @@ def test_messages_fit_into_failure_file(s3: S3, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("fault", ["unavailable", "cut off"])
 def test_single_failures_are_retried(s3: S3, tmp_path: Path, fault: Fault) -> None:
-    s3.front.decide = every_other(fault)
+    s3.proxy.decide = every_other(fault)
     mirror = s3.mirror(tmp_path / "first", attempts=3)
     assert mirror.restore() is None
     save(mirror, 1)
@@ -134,12 +134,12 @@ def test_permanent_failure_is_warning_and_next_checkpoint_succeeds(
 ) -> None:
     mirror = s3.mirror(tmp_path / "first")
     save(mirror, 1)
-    s3.front.decide = always(fault, "PUT", part)
+    s3.proxy.decide = always(fault, "PUT", part)
     with BackgroundWriter(mirror) as writer:
-        writer.submit(take_snapshot(parts_at(2)), about(2))
+        writer.submit(take_snapshot(make_parts(2)), checkpoint_info(2))
         writer.wait()
     assert "it is saved in its folder and the job continues" in caplog.text
-    s3.front.decide = no_fault
+    s3.proxy.decide = no_fault
     assert restored_step(s3.mirror(tmp_path / "second")) == 1
     assert restored_step(s3.mirror(tmp_path / "first")) == 2
     save(mirror, 3)
@@ -157,7 +157,7 @@ def test_interrupted_download_is_retried(s3: S3, tmp_path: Path) -> None:
             return "cut off half-way"
         return "none"
 
-    s3.front.decide = once_each
+    s3.proxy.decide = once_each
     assert restored_step(s3.mirror(tmp_path / "second")) == 1
     assert not first
 
@@ -166,7 +166,7 @@ def test_failing_download_falls_back_to_previous(s3: S3, tmp_path: Path, caplog:
     mirror = s3.mirror(tmp_path / "first")
     save(mirror, 1)
     newest = save(mirror, 2)
-    s3.front.decide = always("cut off half-way", "GET", f"{newest}/model.safetensors")
+    s3.proxy.decide = always("cut off half-way", "GET", f"{newest}/model.safetensors")
     with caplog.at_level(logging.WARNING):
         assert restored_step(s3.mirror(tmp_path / "second")) == 1
     assert f"Skipping checkpoint {newest} in S3" in caplog.text
@@ -174,13 +174,13 @@ def test_failing_download_falls_back_to_previous(s3: S3, tmp_path: Path, caplog:
 
 
 def test_missing_delete_permission_is_a_warning(s3: S3, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    s3.front.decide = always("denied", "DELETE")
+    s3.proxy.decide = always("denied", "DELETE")
     mirror = s3.mirror(tmp_path / "first")
     mirror.restore()
     assert "Old checkpoints cannot be deleted from S3" in caplog.text
     for step in range(4):
         save(mirror, step)
-    s3.front.decide = no_fault
+    s3.proxy.decide = no_fault
     assert len(s3.checkpoints()) == 4
     assert restored_step(s3.mirror(tmp_path / "second")) == 3
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
 from finetune.checkpoint import FlatState, flatten_state, unflatten_state
-from tests.checkpoint.states import same
+from tests.checkpoint.states import states_equal
 
 _SCALARS = (
     st.none()
@@ -55,18 +55,18 @@ def through_json(state: object) -> Any:  # noqa: ANN401 - as unflatten_state
 
 @given(_STATES)
 def test_nested_state_round_trips_bit_for_bit(state: object) -> None:
-    assert same(through_json(state), state)
+    assert states_equal(through_json(state), state)
 
 
 def test_colliding_paths_get_unique_names() -> None:
     state = {"a.b": torch.ones(1), "a": {"b": torch.zeros(2), 0: torch.zeros(3), "0": torch.zeros(4)}}
     assert len(flatten_state(state).tensors) == 4
-    assert same(through_json(state), state)
+    assert states_equal(through_json(state), state)
 
 
 def test_tensor_names_equal_parameter_names() -> None:
-    network = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
-    assert list(flatten_state(network.state_dict()).tensors) == list(network.state_dict())
+    model = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
+    assert list(flatten_state(model.state_dict()).tensors) == list(model.state_dict())
 
 
 def test_reserved_safetensors_names_are_not_used() -> None:
@@ -78,25 +78,25 @@ def test_channels_last_layout_is_preserved() -> None:
     weight = torch.rand(4, 3, 5, 5).contiguous(memory_format=torch.channels_last)
     flat = flatten_state({"weight": weight})
     written = FlatState({"weight": weight.contiguous()}, flat.values)
-    assert same(unflatten_state(written), {"weight": weight})
+    assert states_equal(unflatten_state(written), {"weight": weight})
 
 
 @pytest.mark.parametrize("name", _OPTIMIZERS)
 def test_restored_optimizer_continues_bit_for_bit(name: str) -> None:
     torch.manual_seed(0)
-    network, twin = _network(), _network()
-    optimizer, other = (_OPTIMIZERS[name](model.parameters()) for model in (network, twin))
-    pictures = torch.rand(2, 3, 5, 5)
+    model, twin = _build_model(), _build_model()
+    optimizer, twin_optimizer = (_OPTIMIZERS[name](module.parameters()) for module in (model, twin))
+    images = torch.rand(2, 3, 5, 5)
     for _ in range(3):
-        _step(network, optimizer, pictures)
+        _step(model, optimizer, images)
     state = optimizer.state_dict()
     restored = through_json(state)
-    assert same(restored, state)
-    twin.load_state_dict(through_json(network.state_dict()))
-    other.load_state_dict(restored)
-    for model, its_optimizer in ((network, optimizer), (twin, other)):
-        _step(model, its_optimizer, pictures)
-    assert same(dict(twin.state_dict()), dict(network.state_dict()))
+    assert states_equal(restored, state)
+    twin.load_state_dict(through_json(model.state_dict()))
+    twin_optimizer.load_state_dict(restored)
+    for module, module_optimizer in ((model, optimizer), (twin, twin_optimizer)):
+        _step(module, module_optimizer, images)
+    assert states_equal(dict(twin.state_dict()), dict(model.state_dict()))
 
 
 def test_gradient_scaler_round_trips() -> None:
@@ -104,7 +104,7 @@ def test_gradient_scaler_round_trips() -> None:
         warnings.simplefilter("ignore", UserWarning)  # without a GPU it disables itself with a warning
         state = GradScaler("cpu").state_dict()
     assert state
-    assert same(through_json(state), state)
+    assert states_equal(through_json(state), state)
 
 
 def test_mapping_order_is_preserved() -> None:
@@ -126,15 +126,15 @@ def test_malformed_values_are_rejected(values: dict[str, Any]) -> None:
         unflatten_state(FlatState({}, values))
 
 
-def _network() -> nn.Module:
-    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(36, 2))
-    for parameter in network.parameters():
+def _build_model() -> nn.Module:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(36, 2))
+    for parameter in model.parameters():
         if parameter.dim() == 4:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
-    return network
+    return model
 
 
-def _step(network: nn.Module, optimizer: torch.optim.Optimizer, pictures: Tensor) -> None:
+def _step(model: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor) -> None:
     optimizer.zero_grad()
-    network(pictures).square().sum().backward()
+    model(images).square().sum().backward()
     optimizer.step()

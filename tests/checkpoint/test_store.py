@@ -11,11 +11,11 @@ import torch
 
 from finetune.checkpoint import CheckpointStore, take_snapshot
 from finetune.errors import PlatformError
-from tests.checkpoint.states import Holder, about, is_state_of, parts_at, same
+from tests.checkpoint.states import StaticState, checkpoint_info, is_state_at, make_parts, states_equal
 
 
 def save(store: CheckpointStore, step: int, *, best: bool = False) -> Path:
-    return store.folder / str(store.write(take_snapshot(parts_at(step)), about(step, best=best)))
+    return store.folder / str(store.write(take_snapshot(make_parts(step)), checkpoint_info(step, best=best)))
 
 
 def names_in(folder: Path) -> list[str]:
@@ -32,7 +32,7 @@ def test_written_checkpoint_is_restored(tmp_path: Path) -> None:
     save(written, 7)
     loaded = CheckpointStore(tmp_path).restore()
     assert loaded is not None
-    assert is_state_of(loaded.parts, 7)
+    assert is_state_at(loaded.parts, 7)
     assert (loaded.manifest.info.step, loaded.manifest.info.kind) == (7, "periodic")
 
 
@@ -50,10 +50,10 @@ def test_all_types_and_special_values_keep_their_bits(tmp_path: Path) -> None:
     for dtype in (torch.bfloat16, torch.float16, torch.int64, torch.uint8, torch.int8, torch.uint16, torch.complex64):
         state[str(dtype)] = torch.randint(0, 256, (3, 16), dtype=torch.uint8).view(dtype)
     store = CheckpointStore(tmp_path)
-    store.write(take_snapshot({"all": Holder(state)}), about(1))
+    store.write(take_snapshot({"all": StaticState(state)}), checkpoint_info(1))
     loaded = store.newest_complete()
     assert loaded is not None
-    assert same(loaded.parts["all"], state)
+    assert states_equal(loaded.parts["all"], state)
 
 
 def test_last_written_is_newest_even_with_fewer_steps(tmp_path: Path) -> None:
@@ -74,9 +74,9 @@ def test_repeated_step_gets_new_folder(tmp_path: Path) -> None:
 
 
 def test_serial_number_of_incomplete_checkpoint_is_not_reused(tmp_path: Path) -> None:
-    torn = save(CheckpointStore(tmp_path), 5)
-    (torn / "manifest.json").unlink()
-    assert save(CheckpointStore(tmp_path), 5) != torn
+    incomplete = save(CheckpointStore(tmp_path), 5)
+    (incomplete / "manifest.json").unlink()
+    assert save(CheckpointStore(tmp_path), 5) != incomplete
 
 
 def test_names_sort_by_step(tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_foreign_folder_with_maximum_serial_is_ignored(
     again = CheckpointStore(tmp_path)
     loaded = again.restore()
     assert loaded is not None
-    assert is_state_of(loaded.parts, 7)
+    assert is_state_at(loaded.parts, 7)
     save(again, 9)
     assert names_in(tmp_path) == [foreign.name, "step-000000007-000003", "step-000000009-000004"]
 

@@ -11,7 +11,7 @@ import pytest
 
 from finetune.checkpoint import BackgroundWriter, CheckpointStore, SnapshotBuffers
 from sagemaker_simulator import SyncAgent, SyncOptions, restore
-from tests.checkpoint.states import about, is_state_of, parts_at
+from tests.checkpoint.states import checkpoint_info, is_state_at, make_parts
 
 logger = logging.getLogger(__name__)
 
@@ -22,9 +22,9 @@ STARTS = 12
 def test_interrupted_sync_at_random_times(tmp_path: Path, mirror_deletions: bool) -> None:
     seed = random.SystemRandom().getrandbits(32)
     logger.warning("seed of this run: %d", seed)
-    moments = random.Random(seed)
+    rng = random.Random(seed)
     remote = tmp_path / "s3"
-    reached = 0
+    last_step = 0
     for start in range(STARTS):
         local = tmp_path / f"instance-{start}"
         local.mkdir()
@@ -32,15 +32,15 @@ def test_interrupted_sync_at_random_times(tmp_path: Path, mirror_deletions: bool
         loaded = CheckpointStore(local).restore()
         step = 0 if loaded is None else loaded.manifest.info.step
         if loaded is not None:
-            assert is_state_of(loaded.parts, step), f"seed {seed}"
+            assert is_state_at(loaded.parts, step), f"seed {seed}"
         if not mirror_deletions:
-            assert step >= reached, f"seed {seed}"
-        reached = step
-        options = SyncOptions(moments.getrandbits(32), 0.001, (0.0, 0.004), mirror_deletions=mirror_deletions)
+            assert step >= last_step, f"seed {seed}"
+        last_step = step
+        options = SyncOptions(rng.getrandbits(32), 0.001, (0.0, 0.004), mirror_deletions=mirror_deletions)
         agent = SyncAgent(local, remote, options)
-        write_for(moments.uniform(0.05, 0.25), CheckpointStore(local), step, least=3)
+        write_for(rng.uniform(0.05, 0.25), CheckpointStore(local), step, min_checkpoints=3)
         agent.kill()
-    assert reached > 0, f"seed {seed}"
+    assert last_step > 0, f"seed {seed}"
 
 
 def test_checkpoints_stay_until_uploaded(tmp_path: Path) -> None:
@@ -58,10 +58,10 @@ def test_checkpoints_stay_until_uploaded(tmp_path: Path) -> None:
     assert loaded.manifest.info.step == 5
 
 
-def write_for(seconds: float, store: CheckpointStore, step: int, least: int = 1) -> None:
+def write_for(seconds: float, store: CheckpointStore, step: int, min_checkpoints: int = 1) -> None:
     """Write checkpoints of the steps after `step`, for `seconds` and at least `least` of them."""
-    buffers, end, enough = SnapshotBuffers(), time.monotonic() + seconds, step + least
+    buffers, end, enough = SnapshotBuffers(), time.monotonic() + seconds, step + min_checkpoints
     with BackgroundWriter(store) as writer:
         while step < enough or time.monotonic() < end:
             step += 1
-            writer.submit(buffers.take(parts_at(step)), about(step, best=step % 5 == 0))
+            writer.submit(buffers.take(make_parts(step)), checkpoint_info(step, best=step % 5 == 0))

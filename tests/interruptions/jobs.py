@@ -51,60 +51,63 @@ _BASE = {
 
 def write_pictures(folder: Path, per_class: int = 20) -> Path:
     """Small noisy images of three colors."""
-    draw = random.Random(4)
+    rng = random.Random(4)
     for number, name in enumerate(("blue", "green", "red")):
         (folder / name).mkdir(parents=True)
         for index in range(per_class):
             low = [40, 40, 40]
             low[2 - number] = 90
-            pixels = bytes(low[channel % 3] + draw.randrange(120) for channel in range(32 * 32 * 3))
+            pixels = bytes(low[channel % 3] + rng.randrange(120) for channel in range(32 * 32 * 3))
             Image.frombytes("RGB", (32, 32), pixels).save(folder / name / f"{index:03d}.png")
     return folder
 
 
 def write_texts(folder: Path, count: int = 60) -> Path:
     """Sentences of the tiny models' words; the words determine the class."""
-    draw = random.Random(5)
+    rng = random.Random(5)
     folder.mkdir(parents=True)
     with (folder / "texts.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["text", "label"])
         for index in range(count):
             label = index % 3
-            words = [draw.choice(WORDS[4:]) for _ in range(draw.randrange(3, 12))]
+            words = [rng.choice(WORDS[4:]) for _ in range(rng.randrange(3, 12))]
             writer.writerow([" ".join([*words, ("cat", "dog", "mat")[label]]), ("cat", "dog", "mat")[label]])
     return folder
 
 
-def vision_job(place: Path, strategy: str, **changes: str) -> TrainingJob:
+def vision_job(folder: Path, strategy: str, **changes: str) -> TrainingJob:
     """A small image model, with its own pretrained weights unless disabled."""
-    place.mkdir(parents=True, exist_ok=True)
-    channels = [Channel("train", write_pictures(place / "pictures"))]
-    asked = {"image_size": "32", "augmentation": "strong", "dropout": "0.3", "learning_rate": "0.005"}
+    folder.mkdir(parents=True, exist_ok=True)
+    channels = [Channel("train", write_pictures(folder / "pictures"))]
+    settings = {"image_size": "32", "augmentation": "strong", "dropout": "0.3", "learning_rate": "0.005"}
     if strategy == "from_scratch":
-        asked["model_name"] = "mobilenet_v3_small"
+        settings["model_name"] = "mobilenet_v3_small"
     else:
         with torch.random.fork_rng():
             torch.manual_seed(3)
-            network = get_model("mobilenet_v3_small", num_classes=5)
-        (place / "network").mkdir()
-        save_file(network.state_dict(), place / "network" / "mobilenet_v3_small.safetensors")
-        channels.append(Channel("model", place / "network"))
-    return job_of(place, channels, asked, strategy, changes)
+            model = get_model("mobilenet_v3_small", num_classes=5)
+        (folder / "network").mkdir()
+        save_file(model.state_dict(), folder / "network" / "mobilenet_v3_small.safetensors")
+        channels.append(Channel("model", folder / "network"))
+    return build_job(folder, channels, settings, strategy, changes)
 
 
-def text_job(place: Path, strategy: str, **changes: str) -> TrainingJob:
+def text_job(folder: Path, strategy: str, **changes: str) -> TrainingJob:
     """A tiny BERT with dropout."""
-    place.mkdir(parents=True, exist_ok=True)
-    channels = [Channel("train", write_texts(place / "texts")), Channel("model", write_folder(place / "bert", "bert"))]
-    return job_of(place, channels, {"learning_rate": "0.002"}, strategy, changes)
+    folder.mkdir(parents=True, exist_ok=True)
+    channels = [
+        Channel("train", write_texts(folder / "texts")),
+        Channel("model", write_folder(folder / "bert", "bert")),
+    ]
+    return build_job(folder, channels, {"learning_rate": "0.002"}, strategy, changes)
 
 
-def job_of(
-    place: Path, channels: list[Channel], asked: Mapping[str, str], strategy: str, changes: Mapping[str, str]
+def build_job(
+    folder: Path, channels: list[Channel], settings: Mapping[str, str], strategy: str, changes: Mapping[str, str]
 ) -> TrainingJob:
     """A job with checkpoints after every second step, and a sync agent that is sometimes slow."""
-    hyperparameters = {**_BASE, **asked, "strategy": strategy, **STRATEGIES[strategy], **changes}
+    hyperparameters = {**_BASE, **settings, "strategy": strategy, **STRATEGIES[strategy], **changes}
     request = TrainingRequest(channels=tuple(channels), hyperparameters=hyperparameters, environment=_ENVIRONMENT)
     sync = SyncOptions(scan_seconds=0.01, delay_seconds=(0.0, 0.02))
-    return TrainingJob(request, toolkit_command(), Storage(place / "s3"), sync)
+    return TrainingJob(request, toolkit_command(), Storage(folder / "s3"), sync)

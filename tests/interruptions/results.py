@@ -18,7 +18,7 @@ MAY_DIFFER = {*CHANGEABLE, "resume", "s3_uri", "checkpoint_s3_uri"}
 
 
 @dataclass(frozen=True)
-class Left:
+class JobOutput:
     """The outputs that an uninterrupted and an interrupted job must have in common.
 
     Attributes:
@@ -30,24 +30,24 @@ class Left:
 
     tensors: dict[str, Tensor]
     metrics: dict[str, Any]
-    of_the_artifact: dict[str, Any]
+    artifact_metrics: dict[str, Any]
     report: dict[str, Any]
     files: dict[str, bytes]
 
 
-def left_in(folder: JobFolder) -> Left:
+def read_output(folder: JobFolder) -> JobOutput:
     """Everything in `model/` and `output/data/`."""
-    metrics, beside_the_weights = (_metrics_in(place) for place in (folder.output_data, folder.model))
+    metrics, artifact_metrics = (_metrics_in(folder) for folder in (folder.output_data, folder.model))
     paths = [path for root in (folder.model, folder.output_data) for path in sorted(root.rglob("*")) if path.is_file()]
-    told = {"model.safetensors", "metrics.json", "report.json", "report.html"}
-    others = [path for path in paths if path.name not in told]
-    files = {path.relative_to(folder.root).as_posix(): path.read_bytes() for path in others}
+    compared_files = {"model.safetensors", "metrics.json", "report.json", "report.html"}
+    other_paths = [path for path in paths if path.name not in compared_files]
+    files = {path.relative_to(folder.root).as_posix(): path.read_bytes() for path in other_paths}
     tensors = load_file(folder.model / "model.safetensors")
-    return Left(tensors, metrics, beside_the_weights, _report_in(folder), files)
+    return JobOutput(tensors, metrics, artifact_metrics, _report_in(folder), files)
 
 
-def _metrics_in(place: Path) -> dict[str, Any]:
-    metrics: dict[str, Any] = json.loads((place / "metrics.json").read_text("utf-8"))
+def _metrics_in(folder: Path) -> dict[str, Any]:
+    metrics: dict[str, Any] = json.loads((folder / "metrics.json").read_text("utf-8"))
     assert metrics.pop("interruptions")["starts"] >= 1
     return metrics
 
@@ -55,28 +55,30 @@ def _metrics_in(place: Path) -> dict[str, Any]:
 def _report_in(folder: JobFolder) -> dict[str, Any]:
     report: dict[str, Any] = json.loads((folder.output_data / "report.json").read_text("utf-8"))
     del report["interruptions"], report["machine_findings"], report["time"], report["cost"]["seconds"]
-    for asked in (report["asked"]["hyperparameters"], report["asked"]["effective"]):
-        for name in MAY_DIFFER & asked.keys():
-            del asked[name]
+    for settings in (report["asked"]["hyperparameters"], report["asked"]["effective"]):
+        for name in MAY_DIFFER & settings.keys():
+            del settings[name]
     return report
 
 
-def account_in(folder: JobFolder) -> dict[str, float]:
+def read_run_history(folder: JobFolder) -> dict[str, float]:
     """The interruption history in the job's metrics."""
-    account: dict[str, float] = json.loads((folder.output_data / "metrics.json").read_text("utf-8"))["interruptions"]
-    return account
+    history: dict[str, float] = json.loads((folder.output_data / "metrics.json").read_text("utf-8"))["interruptions"]
+    return history
 
 
-def assert_same_bits(found: Left, expected: Left) -> None:
+def assert_same_bits(output: JobOutput, expected: JobOutput) -> None:
     """Assert that both are bitwise identical."""
-    assert found.tensors.keys() == expected.tensors.keys()
+    assert output.tensors.keys() == expected.tensors.keys()
     for name, tensor in expected.tensors.items():
-        other = found.tensors[name]
-        assert tensor.dtype == other.dtype
-        assert tensor.shape == other.shape
-        assert torch.equal(tensor.reshape(-1).view(torch.uint8), other.reshape(-1).view(torch.uint8)), name
-    assert found.metrics == expected.metrics
-    assert found.of_the_artifact == expected.of_the_artifact
-    differing = [name for name in expected.report | found.report if found.report.get(name) != expected.report.get(name)]
-    assert not differing, [(name, found.report.get(name), expected.report.get(name)) for name in differing]
-    assert found.files == expected.files
+        actual = output.tensors[name]
+        assert tensor.dtype == actual.dtype
+        assert tensor.shape == actual.shape
+        assert torch.equal(tensor.reshape(-1).view(torch.uint8), actual.reshape(-1).view(torch.uint8)), name
+    assert output.metrics == expected.metrics
+    assert output.artifact_metrics == expected.artifact_metrics
+    differing = [
+        name for name in expected.report | output.report if output.report.get(name) != expected.report.get(name)
+    ]
+    assert not differing, [(name, output.report.get(name), expected.report.get(name)) for name in differing]
+    assert output.files == expected.files

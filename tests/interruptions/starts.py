@@ -19,11 +19,11 @@ from typing import Self
 from sagemaker_simulator import JobFolder, SyncAgent, TrainingJob, feed_pipes, lay_out, restore
 from sagemaker_simulator.environment import job_environment
 
-LONGEST_SECONDS = 120.0
+MAX_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
-class Glimpse:
+class JobView:
     """A snapshot of a running job, seen from outside.
 
     Attributes:
@@ -39,7 +39,7 @@ class Glimpse:
     def text(self) -> str:
         return self.log.read_text("utf-8", errors="replace") if self.log.exists() else ""
 
-    def hears_sigterm(self) -> bool:
+    def handles_sigterm(self) -> bool:
         """Whether its SIGTERM handler is installed."""
         try:
             status = Path(f"/proc/{self.pid}/status").read_text("utf-8")
@@ -78,14 +78,14 @@ class Disturbance:
     """
 
     name: str
-    when: Callable[[Glimpse], bool]
+    when: Callable[[JobView], bool]
     seconds: float = 0.0
     signals: tuple[signal.Signals, ...] = (signal.SIGKILL,)
-    again_seconds: float = 0.05
+    interval_seconds: float = 0.05
 
 
 @dataclass(frozen=True)
-class Ended:
+class StartResult:
     """A finished start.
 
     Attributes:
@@ -122,7 +122,7 @@ class Zygote:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         assert self.process.stdin is not None
         self.process.stdin.close()
-        self.process.wait(LONGEST_SECONDS)
+        self.process.wait(MAX_SECONDS)
         assert self.process.stdout is not None
         self.process.stdout.close()
 
@@ -137,7 +137,7 @@ class Zygote:
         return self.process.stdout.readline().strip()
 
 
-def ended(pid: int) -> bool:
+def has_exited(pid: int) -> bool:
     """Whether a process has ended: it is gone, or a zombie that its parent is about to reap."""
     try:
         return Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()[0] in "ZX"
@@ -145,7 +145,7 @@ def ended(pid: int) -> bool:
         return True
 
 
-def start(zygote: Zygote, job: TrainingJob, root: Path, disturbance: Disturbance | None = None) -> Ended:
+def start(zygote: Zygote, job: TrainingJob, root: Path, disturbance: Disturbance | None = None) -> StartResult:
     """Start a job on an empty `/opt/ml` with the checkpoints that reached S3, and follow it to its end."""
     shutil.rmtree(root, ignore_errors=True)
     folder = lay_out(root, job.request)
@@ -163,7 +163,7 @@ def start(zygote: Zygote, job: TrainingJob, root: Path, disturbance: Disturbance
 
 def follow(
     zygote: Zygote, job: TrainingJob, folder: JobFolder, agent: SyncAgent | None, disturbance: Disturbance | None
-) -> Ended:
+) -> StartResult:
     """Start a job in a prepared folder."""
     scratch = folder.root.with_name(f"{folder.root.name}-tmp")
     shutil.rmtree(scratch, ignore_errors=True)
@@ -172,51 +172,51 @@ def follow(
     log = job.storage.next_log()
     log.touch()  # a kill may come before the job itself has opened it
     pid = zygote.fork(environment, log)
-    signalled = 0.0
+    signal_time = 0.0
     try:
-        if disturbance is not None and _comes(disturbance, pid, folder, log):
-            signalled = time.monotonic()
+        if disturbance is not None and _wait_for_condition(disturbance, pid, folder, log):
+            signal_time = time.monotonic()
             _send(disturbance, pid, agent)
-        deadline = time.monotonic() + LONGEST_SECONDS
-        while not ended(pid):
+        deadline = time.monotonic() + MAX_SECONDS
+        while not has_exited(pid):
             assert time.monotonic() < deadline, f"the job does not end:\n{log.read_text('utf-8')}"
             time.sleep(0.001)
     finally:
-        if not ended(pid):
+        if not has_exited(pid):
             os.kill(pid, signal.SIGKILL)
-        over = time.monotonic()
+        end_time = time.monotonic()
         exit_code = int(zygote.read())
         if agent is not None:
             agent.finish()
-    seconds = over - signalled if signalled else 0.0
+    seconds = end_time - signal_time if signal_time else 0.0
     killed = disturbance is not None and signal.SIGKILL in disturbance.signals
-    disturbed = exit_code == -signal.SIGKILL if killed else signalled > 0  # it may have ended at the last moment
-    return Ended(exit_code, log.read_text("utf-8", errors="replace"), disturbed, seconds, folder)
+    disturbed = exit_code == -signal.SIGKILL if killed else signal_time > 0  # it may have ended at the last moment
+    return StartResult(exit_code, log.read_text("utf-8", errors="replace"), disturbed, seconds, folder)
 
 
-def _comes(disturbance: Disturbance, pid: int, folder: JobFolder, log: Path) -> bool:
+def _wait_for_condition(disturbance: Disturbance, pid: int, folder: JobFolder, log: Path) -> bool:
     """Wait for the moment; return whether it came while the job ran."""
-    began = time.monotonic()
-    while not disturbance.when(Glimpse(pid, folder, log, time.monotonic() - began)):
-        if ended(pid):
+    start_time = time.monotonic()
+    while not disturbance.when(JobView(pid, folder, log, time.monotonic() - start_time)):
+        if has_exited(pid):
             return False
         time.sleep(0.001)
     time.sleep(disturbance.seconds)
-    return not ended(pid)
+    return not has_exited(pid)
 
 
 def _send(disturbance: Disturbance, pid: int, agent: SyncAgent | None) -> None:
-    for number, one in enumerate(disturbance.signals):
+    for number, signal_number in enumerate(disturbance.signals):
         if number:
-            time.sleep(disturbance.again_seconds)
-        if one is signal.SIGKILL and agent is not None:
+            time.sleep(disturbance.interval_seconds)
+        if signal_number is signal.SIGKILL and agent is not None:
             agent.kill()
-        if not ended(pid):
-            os.kill(pid, one)
+        if not has_exited(pid):
+            os.kill(pid, signal_number)
 
 
 def with_changes(job: TrainingJob, **hyperparameters: object) -> TrainingJob:
     """The same job with other hyperparameters; `None` removes one."""
-    asked = dict(job.request.hyperparameters) | {name: str(value) for name, value in hyperparameters.items()}
-    asked = {name: value for name, value in asked.items() if hyperparameters.get(name, "") is not None}
-    return replace(job, request=replace(job.request, hyperparameters=asked))
+    values = dict(job.request.hyperparameters) | {name: str(value) for name, value in hyperparameters.items()}
+    values = {name: value for name, value in values.items() if hyperparameters.get(name, "") is not None}
+    return replace(job, request=replace(job.request, hyperparameters=values))

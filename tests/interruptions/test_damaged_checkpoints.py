@@ -12,71 +12,71 @@ import pytest
 from sagemaker_simulator import Storage, TrainingJob
 from tests.interruptions.jobs import text_job
 from tests.interruptions.moments import after_uploads
-from tests.interruptions.results import Left, assert_same_bits, left_in
+from tests.interruptions.results import JobOutput, assert_same_bits, read_output
 from tests.interruptions.starts import Zygote, start
 
 
-def truncate(path: Path, draw: random.Random) -> None:
-    path.write_bytes(path.read_bytes()[: draw.randrange(path.stat().st_size)])
+def truncate(path: Path, rng: random.Random) -> None:
+    path.write_bytes(path.read_bytes()[: rng.randrange(path.stat().st_size)])
 
 
-def flip(path: Path, draw: random.Random) -> None:
+def flip(path: Path, rng: random.Random) -> None:
     content = bytearray(path.read_bytes())
-    content[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
+    content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
     path.write_bytes(content)
 
 
-def delete(path: Path, draw: random.Random) -> None:
+def delete(path: Path, rng: random.Random) -> None:
     path.unlink()
 
 
-def empty(path: Path, draw: random.Random) -> None:
+def empty(path: Path, rng: random.Random) -> None:
     path.write_bytes(b"")
 
 
 @pytest.fixture(scope="module")
-def whole(zygote: Zygote, tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainingJob, Left]:
+def reference(zygote: Zygote, tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainingJob, JobOutput]:
     """A job, and its output without damage."""
-    place = tmp_path_factory.mktemp("whole")
-    job = text_job(place / "job", "gradual", epochs="30")
+    folder = tmp_path_factory.mktemp("whole")
+    job = text_job(folder / "job", "gradual", epochs="30")
     job = replace(job, sync=replace(job.sync, delay_seconds=(0.0, 0.0)))
-    ended = start(zygote, replace(job, storage=Storage(place / "reference")), place / "whole")
-    assert ended.exit_code == 0, ended.log
-    return job, left_in(ended.folder)
+    result = start(zygote, replace(job, storage=Storage(folder / "reference")), folder / "whole")
+    assert result.exit_code == 0, result.log
+    return job, read_output(result.folder)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("damage", [truncate, flip, delete, empty])
 def test_damaged_checkpoint_falls_back_to_previous(
     damage: Callable[[Path, random.Random], None],
-    whole: tuple[TrainingJob, Left],
+    reference: tuple[TrainingJob, JobOutput],
     zygote: Zygote,
     seed: str,
     tmp_path: Path,
 ) -> None:
-    draw = random.Random(f"{seed}/{damage.__name__}")
-    job, left = replace(whole[0], storage=Storage(tmp_path / "s3")), whole[1]
+    rng = random.Random(f"{seed}/{damage.__name__}")
+    job, expected = replace(reference[0], storage=Storage(tmp_path / "s3")), reference[1]
     skipped = 0
     for _ in range(2):
         killed = start(zygote, job, tmp_path / "opt-ml", after_uploads(2))
         assert killed.disturbed, killed.log
         skipped += killed.log.count("Skipping checkpoint")
         newest = max(job.storage.checkpoints.glob("step-*/manifest.json"), key=lambda path: path.parent.name[-6:])
-        damaged = draw.choice(sorted(newest.parent.iterdir()))
-        damage(damaged, draw)
-    rest = start(zygote, job, tmp_path / "opt-ml")
-    assert rest.exit_code == 0, rest.log
-    assert skipped + rest.log.count("Skipping checkpoint") >= 1
-    assert_same_bits(left_in(rest.folder), left)
+        damaged = rng.choice(sorted(newest.parent.iterdir()))
+        damage(damaged, rng)
+    resumed = start(zygote, job, tmp_path / "opt-ml")
+    assert resumed.exit_code == 0, resumed.log
+    assert skipped + resumed.log.count("Skipping checkpoint") >= 1
+    assert_same_bits(read_output(resumed.folder), expected)
 
 
 def test_invalid_checkpoint_is_ignored(zygote: Zygote, tmp_path: Path) -> None:
     job = text_job(tmp_path / "job", "partial")
-    rubbish = job.storage.checkpoints / "step-000000004-000001"
-    rubbish.mkdir(parents=True)
-    (rubbish / "manifest.json").write_text("[1, 2", "utf-8")
+    checkpoint = job.storage.checkpoints / "step-000000004-000001"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "manifest.json").write_text("[1, 2", "utf-8")
     (job.storage.checkpoints / "account.json").write_text('{"starts": Infinity, "last_step": [3]}', "utf-8")
-    ended = start(zygote, job, tmp_path / "opt-ml")
-    assert ended.exit_code == 0, ended.log
-    assert "Skipping checkpoint step-000000004-000001: manifest is not JSON" in ended.log
-    assert len(ended.epoch_lines()) == 4
+    result = start(zygote, job, tmp_path / "opt-ml")
+    assert result.exit_code == 0, result.log
+    assert "Skipping checkpoint step-000000004-000001: manifest is not JSON" in result.log
+    assert len(result.epoch_lines()) == 4

@@ -30,6 +30,6 @@ def test_documented_run_history_entries() -> None:
 
 
 def test_documented_default_intervals() -> None:
-    knobs = all_hyperparameters()
+    hyperparameters = all_hyperparameters()
     for name in ("checkpoint_interval_seconds", "checkpoint_keep"):
-        assert f"`{name}` ({float(knobs[name].default):g})" in PAGE
+        assert f"`{name}` ({float(hyperparameters[name].default):g})" in PAGE

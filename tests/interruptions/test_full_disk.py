@@ -16,10 +16,10 @@ from finetune.checkpoint import CheckpointStore
 from sagemaker_simulator import JobFolder, Storage, TrainingJob, lay_out
 from tests.interruptions.jobs import vision_job
 from tests.interruptions.moments import after_line
-from tests.interruptions.results import assert_same_bits, left_in
+from tests.interruptions.results import assert_same_bits, read_output
 from tests.interruptions.starts import Zygote, follow, start
 
-ROOM = 40 << 20
+DISK_SIZE = 40 << 20
 """Size of the disk: the model's checkpoints have 18 MB, so two do not fit next to the other files."""
 
 
@@ -31,7 +31,7 @@ def machine(tmp_path: Path) -> Iterator[tuple[TrainingJob, JobFolder]]:
     mount = shutil.which("mount")
     if mount is None:
         pytest.skip("needs mount")
-    command = [mount, "-t", "tmpfs", "-o", f"size={ROOM}", "tmpfs", str(folder.checkpoints)]
+    command = [mount, "-t", "tmpfs", "-o", f"size={DISK_SIZE}", "tmpfs", str(folder.checkpoints)]
     if subprocess.run(command, capture_output=True, check=False).returncode != 0:
         pytest.skip("needs the right to mount a file system")
     yield job, folder
@@ -43,13 +43,13 @@ def test_training_continues_on_full_disk(
     machine: tuple[TrainingJob, JobFolder], zygote: Zygote, tmp_path: Path
 ) -> None:
     job, folder = machine
-    whole = start(zygote, replace(job, storage=Storage(tmp_path / "reference")), tmp_path / "whole")
-    (folder.checkpoints / "of-others").write_bytes(os.urandom(ROOM // 2))
-    ended = follow(zygote, job, folder, None, None)
-    assert ended.exit_code == 0, ended.log
-    assert "No space left on device" in ended.log
-    assert ended.epoch_lines() == whole.epoch_lines()
-    assert_same_bits(left_in(folder), left_in(whole.folder))
+    reference = start(zygote, replace(job, storage=Storage(tmp_path / "reference")), tmp_path / "whole")
+    (folder.checkpoints / "of-others").write_bytes(os.urandom(DISK_SIZE // 2))
+    result = follow(zygote, job, folder, None, None)
+    assert result.exit_code == 0, result.log
+    assert "No space left on device" in result.log
+    assert result.epoch_lines() == reference.epoch_lines()
+    assert_same_bits(read_output(folder), read_output(reference.folder))
 
 
 @pytest.mark.slow
@@ -57,19 +57,19 @@ def test_last_complete_checkpoint_is_intact(
     machine: tuple[TrainingJob, JobFolder], zygote: Zygote, tmp_path: Path
 ) -> None:
     job, folder = machine
-    whole = start(zygote, replace(job, storage=Storage(tmp_path / "reference")), tmp_path / "whole")
-    moment = replace(after_line("epoch=", 0.0, 2), signals=(signal.SIGTERM,))
-    stopped = follow(zygote, job, folder, None, moment)
+    reference = start(zygote, replace(job, storage=Storage(tmp_path / "reference")), tmp_path / "whole")
+    disturbance = replace(after_line("epoch=", 0.0, 2), signals=(signal.SIGTERM,))
+    stopped = follow(zygote, job, folder, None, disturbance)
     assert stopped.exit_code == 0, stopped.log
-    good = CheckpointStore(folder.checkpoints).newest_complete()
-    assert good is not None
-    left = shutil.disk_usage(folder.checkpoints).free
-    (folder.checkpoints / "of-others").write_bytes(os.urandom(max(0, left - (1 << 20))))
+    checkpoint = CheckpointStore(folder.checkpoints).newest_complete()
+    assert checkpoint is not None
+    free_bytes = shutil.disk_usage(folder.checkpoints).free
+    (folder.checkpoints / "of-others").write_bytes(os.urandom(max(0, free_bytes - (1 << 20))))
     assert follow(zygote, job, folder, None, after_line("epoch=", 0.0, 1)).disturbed
-    still = CheckpointStore(folder.checkpoints).newest_complete()
-    assert still is not None
-    assert still.manifest.info.step >= good.manifest.info.step
+    newest = CheckpointStore(folder.checkpoints).newest_complete()
+    assert newest is not None
+    assert newest.manifest.info.step >= checkpoint.manifest.info.step
     (folder.checkpoints / "of-others").unlink()
-    rest = follow(zygote, job, folder, None, None)
-    assert rest.exit_code == 0, rest.log
-    assert_same_bits(left_in(folder), left_in(whole.folder))
+    resumed = follow(zygote, job, folder, None, None)
+    assert resumed.exit_code == 0, resumed.log
+    assert_same_bits(read_output(folder), read_output(reference.folder))

@@ -24,8 +24,8 @@ def test_killed_job_gives_same_bits(
     # Long enough for most kills to hit it during training; text steps take a fraction of the time of image steps.
     epochs = 4 + kills * (4 if make is text_job else 1)
     job = make(tmp_path / "job", strategy, epochs=str(epochs))
-    draw = random.Random(f"{seed}/{make.__name__}/{strategy}")
-    assert_kills_change_nothing(zygote, job, tmp_path, draw, kills)
+    rng = random.Random(f"{seed}/{make.__name__}/{strategy}")
+    assert_kills_change_nothing(zygote, job, tmp_path, rng, kills)
 
 
 def test_seed_determines_disturbances() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sagemaker_simulator import Channel, TrainingJob
-from tests.interruptions.jobs import job_of
+from tests.interruptions.jobs import build_job
 from tests.interruptions.kills import assert_kills_change_nothing
 from tests.interruptions.starts import Zygote
 from tests.support.pipes import IMAGE_STREAMS, NAMES, TEXT_STREAMS, named
@@ -42,7 +42,7 @@ def piped_job(place: Path, form: str, strategy: str = "", **changes: str) -> Tra
     hidden = {"class_names", "num_training_samples"} if form in UNANNOUNCED else set[str]()
     wishes: Mapping[str, str] = {name: value for name, value in asked.items() if name not in hidden}
     usual = "from_scratch" if form in IMAGE_STREAMS else "full"
-    return job_of(place, channels, wishes, strategy or usual, changes)
+    return build_job(place, channels, wishes, strategy or usual, changes)
 
 
 @pytest.mark.slow

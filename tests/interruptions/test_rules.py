@@ -10,37 +10,39 @@ import pytest
 from sagemaker_simulator import Storage, TrainingJob
 from tests.interruptions.jobs import text_job
 from tests.interruptions.moments import after_line, after_uploads
-from tests.interruptions.results import assert_same_bits, left_in
+from tests.interruptions.results import assert_same_bits, read_output
 from tests.interruptions.starts import Disturbance, Zygote, start, with_changes
 
-FOUND = "WARNING: rule UnchangedTensor at step 50"
+FINDING = "WARNING: rule UnchangedTensor at step 50"
 """Reported at step 100, when the sample of step 50 is read."""
 
 
-def stopping_job(place: Path) -> TrainingJob:
-    job = text_job(place, "full", epochs="40")
+def stopping_job(folder: Path) -> TrainingJob:
+    job = text_job(folder, "full", epochs="40")
     return with_changes(job, rules="UnchangedTensor:num_steps=3:atol=1e9", rule_action="stop")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("moment", "every_steps"),
-    [(after_line(FOUND, 0.0), 60), (after_line(FOUND, 0.02), 1), (after_uploads(2), 7)],
+    ("disturbance", "every_steps"),
+    [(after_line(FINDING, 0.0), 60), (after_line(FINDING, 0.02), 1), (after_uploads(2), 7)],
     ids=["found, not yet saved", "found and saved", "before"],
 )
-def test_rule_stops_job_at_same_step(moment: Disturbance, every_steps: int, zygote: Zygote, tmp_path: Path) -> None:
+def test_rule_stops_job_at_same_step(
+    disturbance: Disturbance, every_steps: int, zygote: Zygote, tmp_path: Path
+) -> None:
     job = with_changes(stopping_job(tmp_path / "job"), checkpoint_interval_steps=every_steps)
-    whole = start(zygote, replace(job, storage=Storage(tmp_path / "reference")), tmp_path / "whole")
-    assert whole.exit_code == 0, whole.log
-    left = left_in(whole.folder)
-    assert left.metrics["job"]["steps"] == 101
-    assert left.metrics["findings"][0]["rule"] == "UnchangedTensor"
-    start(zygote, job, tmp_path / "opt-ml", moment)
+    reference = start(zygote, replace(job, storage=Storage(tmp_path / "reference")), tmp_path / "whole")
+    assert reference.exit_code == 0, reference.log
+    expected = read_output(reference.folder)
+    assert expected.metrics["job"]["steps"] == 101
+    assert expected.metrics["findings"][0]["rule"] == "UnchangedTensor"
+    start(zygote, job, tmp_path / "opt-ml", disturbance)
     for _ in range(2):  # the second start finds that a rule has stopped the job, and does not train
-        again = start(zygote, job, tmp_path / "opt-ml")
-        assert again.exit_code == 0, again.log
-        assert_same_bits(left_in(again.folder), left)
-    assert again.epoch_lines() == []
+        resumed = start(zygote, job, tmp_path / "opt-ml")
+        assert resumed.exit_code == 0, resumed.log
+        assert_same_bits(read_output(resumed.folder), expected)
+    assert resumed.epoch_lines() == []
 
 
 @pytest.mark.slow
@@ -48,5 +50,5 @@ def test_stopped_job_continues_when_rules_only_log(zygote: Zygote, tmp_path: Pat
     job = stopping_job(tmp_path / "job")
     stopped = start(zygote, job, tmp_path / "opt-ml")
     assert stopped.exit_code == 0, stopped.log
-    rest = start(zygote, with_changes(job, rule_action="log"), tmp_path / "opt-ml")
-    assert left_in(rest.folder).metrics["job"]["steps"] == 120
+    resumed = start(zygote, with_changes(job, rule_action="log"), tmp_path / "opt-ml")
+    assert read_output(resumed.folder).metrics["job"]["steps"] == 120

@@ -12,55 +12,59 @@ import pytest
 
 from sagemaker_simulator import Channel, Interruption, Moment, Storage, TrainingJob, run_job, run_with_interruptions
 from tests.interruptions.jobs import text_job, vision_job, write_texts
-from tests.interruptions.moments import UNFINISHED, after_line, at_artifact, at_file, at_once
-from tests.interruptions.results import Left, account_in, assert_same_bits, left_in
-from tests.interruptions.starts import Disturbance, Ended, Zygote, start, with_changes
+from tests.interruptions.moments import UNFINISHED, after_line, at_artifact, at_file, at_startup
+from tests.interruptions.results import JobOutput, assert_same_bits, read_output, read_run_history
+from tests.interruptions.starts import Disturbance, StartResult, Zygote, start, with_changes
 
 PATIENCE_SECONDS = 60.0
 """Half of the platform's limit; on an idle machine the jobs take a fraction of a second."""
 ATTEMPTS = 5
 
 
-def sigterm(moment: Disturbance, times: int = 1) -> Disturbance:
-    return replace(moment, signals=(signal.SIGTERM,) * times)
+def sigterm(disturbance: Disturbance, times: int = 1) -> Disturbance:
+    return replace(disturbance, signals=(signal.SIGTERM,) * times)
 
 
-def in_order(ended: Ended) -> Ended:
-    assert ended.exit_code == 0, ended.log
-    assert ended.seconds_after_signal < PATIENCE_SECONDS
-    return ended
+def assert_clean_exit(result: StartResult) -> StartResult:
+    assert result.exit_code == 0, result.log
+    assert result.seconds_after_signal < PATIENCE_SECONDS
+    return result
 
 
-def stopped_at(moment: Disturbance, zygote: Zygote, job: TrainingJob, place: Path) -> tuple[TrainingJob, Ended]:
+def stop_job(
+    disturbance: Disturbance, zygote: Zygote, job: TrainingJob, folder: Path
+) -> tuple[TrainingJob, StartResult]:
     """Stop a job, or another one if it ended before the moment; return the stopped job and its end."""
     for attempt in range(ATTEMPTS):
-        one = replace(job, storage=Storage(place / f"s3-{attempt}"))
-        ended = in_order(start(zygote, one, place / "opt-ml", moment))
-        if ended.disturbed:
-            return one, ended
-    raise AssertionError(f"too late {ATTEMPTS} times: {moment.name}")
+        attempted_job = replace(job, storage=Storage(folder / f"s3-{attempt}"))
+        result = assert_clean_exit(start(zygote, attempted_job, folder / "opt-ml", disturbance))
+        if result.disturbed:
+            return attempted_job, result
+    raise AssertionError(f"too late {ATTEMPTS} times: {disturbance.name}")
 
 
-def uninterrupted(zygote: Zygote, job: TrainingJob, place: Path) -> Left:
-    return left_in(in_order(start(zygote, replace(job, storage=Storage(place / "reference")), place / "whole")).folder)
+def run_uninterrupted(zygote: Zygote, job: TrainingJob, folder: Path) -> JobOutput:
+    return read_output(
+        assert_clean_exit(start(zygote, replace(job, storage=Storage(folder / "reference")), folder / "whole")).folder
+    )
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[TrainingJob, Left]]:
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[TrainingJob, JobOutput]]:
     """A job and its output in a separate process, for comparison with all forked ones."""
-    place = tmp_path_factory.mktemp("whole")
-    job = vision_job(place / "job", "gradual")
-    ended = run_job(replace(job, storage=Storage(place / "reference")), place / "whole")
-    assert ended.exit_code == 0, ended.log_text()
-    yield job, left_in(ended.folder)
+    folder = tmp_path_factory.mktemp("whole")
+    job = vision_job(folder / "job", "gradual")
+    result = run_job(replace(job, storage=Storage(folder / "reference")), folder / "whole")
+    assert result.exit_code == 0, result.log_text()
+    yield job, read_output(result.folder)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("times", [1, 2])
 @pytest.mark.parametrize(
-    "moment",
+    "disturbance",
     [
-        at_once(),
+        at_startup(),
         after_line("Network", 0.0),
         after_line("first batch", 0.02),
         after_line("epoch=", 0.005, 1),
@@ -76,15 +80,15 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[TrainingJo
     ],
 )
 def test_stopped_job_exits_and_resumes_with_same_result(
-    moment: Disturbance, times: int, zygote: Zygote, whole: tuple[TrainingJob, Left], tmp_path: Path
+    disturbance: Disturbance, times: int, zygote: Zygote, reference: tuple[TrainingJob, JobOutput], tmp_path: Path
 ) -> None:
-    job, stopped = stopped_at(sigterm(moment, times), zygote, whole[0], tmp_path)
+    job, stopped = stop_job(sigterm(disturbance, times), zygote, reference[0], tmp_path)
     if "there is no model" not in stopped.log:
         assert "exported the partially trained model" in stopped.log or "Done." in stopped.log
         assert (stopped.folder.model / "artifact.json").exists()
-    in_order(start(zygote, job, tmp_path / "opt-ml", sigterm(after_line("Resumed", 0.0), times)))
-    again = in_order(start(zygote, job, tmp_path / "opt-ml"))
-    assert_same_bits(left_in(again.folder), whole[1])
+    assert_clean_exit(start(zygote, job, tmp_path / "opt-ml", sigterm(after_line("Resumed", 0.0), times)))
+    resumed = assert_clean_exit(start(zygote, job, tmp_path / "opt-ml"))
+    assert_same_bits(read_output(resumed.folder), reference[1])
 
 
 @pytest.mark.slow
@@ -94,16 +98,16 @@ def test_interrupted_evaluation_is_repeated(times: int, zygote: Zygote, tmp_path
     job = text_job(tmp_path / "job", "full", gradient_accumulation_steps="1")
     validation = Channel("validation", write_texts(tmp_path / "validation", 2000))
     job = replace(job, request=replace(job.request, channels=(*job.request.channels, validation)))
-    left = uninterrupted(zygote, job, tmp_path)
+    expected = run_uninterrupted(zygote, job, tmp_path)
     for attempt in range(ATTEMPTS):
         job = replace(job, storage=Storage(tmp_path / f"s3-{attempt}"))
-        moment = after_line("epoch=", 0.1 + 0.1 * attempt, 1 + attempt % 2)
-        stopped = in_order(start(zygote, job, tmp_path / "opt-ml", sigterm(moment, times)))
-        again = in_order(start(zygote, job, tmp_path / "opt-ml"))
-        assert_same_bits(left_in(again.folder), left)
-        found = re.search(r"Resumed from checkpoint .*: epoch (\d+), step (\d+)\.", again.log)
-        assert found is not None, again.log
-        epoch, step = int(found[1]), int(found[2])
+        disturbance = after_line("epoch=", 0.1 + 0.1 * attempt, 1 + attempt % 2)
+        stopped = assert_clean_exit(start(zygote, job, tmp_path / "opt-ml", sigterm(disturbance, times)))
+        resumed = assert_clean_exit(start(zygote, job, tmp_path / "opt-ml"))
+        assert_same_bits(read_output(resumed.folder), expected)
+        match = re.search(r"Resumed from checkpoint .*: epoch (\d+), step (\d+)\.", resumed.log)
+        assert match is not None, resumed.log
+        epoch, step = int(match[1]), int(match[2])
         # All steps of the epoch are done, but its line was not logged.
         if step == 8 * epoch and len(stopped.epoch_lines()) == epoch - 1:
             return
@@ -113,13 +117,13 @@ def test_interrupted_evaluation_is_repeated(times: int, zygote: Zygote, tmp_path
 @pytest.mark.slow
 def test_no_step_is_repeated_after_sigterm(zygote: Zygote, tmp_path: Path) -> None:
     job = with_changes(text_job(tmp_path / "job", "full", epochs="30"), checkpoint_interval_steps=None)
-    job, _ = stopped_at(sigterm(after_line("epoch=", 0.02, 4)), zygote, job, tmp_path)
-    again = start(zygote, job, tmp_path / "opt-ml")
-    account = account_in(again.folder)
-    assert account["starts"] == 2
-    assert account["steps_repeated"] == 0
-    assert account["last_step"] == 90
-    assert account["start_seconds"] > 0
+    job, _ = stop_job(sigterm(after_line("epoch=", 0.02, 4)), zygote, job, tmp_path)
+    resumed = start(zygote, job, tmp_path / "opt-ml")
+    history = read_run_history(resumed.folder)
+    assert history["starts"] == 2
+    assert history["steps_repeated"] == 0
+    assert history["last_step"] == 90
+    assert history["start_seconds"] > 0
 
 
 def test_nothing_is_exported_before_first_step(zygote: Zygote, tmp_path: Path) -> None:
@@ -145,11 +149,11 @@ def test_processes_started_by_platform_train_command(zygote: Zygote, tmp_path: P
         Interruption(Moment(0.0, "epoch=40;"), "reclaim"),
     )
     results = run_with_interruptions(job, tmp_path / "opt-ml", interruptions)
-    for one in results[:-1]:
-        killed = one.interruption is not None and one.interruption.kind == "kill"
+    for attempted_job in results[:-1]:
+        killed = attempted_job.interruption is not None and attempted_job.interruption.kind == "kill"
         # The toolkit ignores signals after the job has finished; in the image the first process handles them.
-        spoken = any(word in one.log_text() for word in ("Stopped", "Done."))
-        assert one.exit_code in ({137} if killed else {0, 143} if spoken else {0}), one.log_text()
-        assert (one.seconds_after_sigterm or 0.0) < PATIENCE_SECONDS
+        finished = any(word in attempted_job.log_text() for word in ("Stopped", "Done."))
+        assert attempted_job.exit_code in ({137} if killed else {0, 143} if finished else {0}), attempted_job.log_text()
+        assert (attempted_job.seconds_after_sigterm or 0.0) < PATIENCE_SECONDS
     assert results[-1].status == "Completed", results[-1].log_text()
-    assert_same_bits(left_in(results[-1].folder), uninterrupted(zygote, job, tmp_path))
+    assert_same_bits(read_output(results[-1].folder), run_uninterrupted(zygote, job, tmp_path))

@@ -21,8 +21,8 @@ from sagemaker_simulator import Storage, TrainingJob, lay_out
 from tests.checkpoint.flaky_server import Fault, FlakyServer
 from tests.interruptions.jobs import text_job
 from tests.interruptions.moments import after_line
-from tests.interruptions.results import account_in, assert_same_bits, left_in
-from tests.interruptions.starts import Disturbance, Ended, Zygote, start
+from tests.interruptions.results import assert_same_bits, read_output, read_run_history
+from tests.interruptions.starts import Disturbance, StartResult, Zygote, start
 from tests.support.whole_jobs import run_here
 
 BUCKET = "kept-by-the-job"
@@ -30,28 +30,30 @@ CREDENTIALS = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_DEFA
 
 
 @dataclass
-class Place:
+class S3Setup:
     """An S3 on this machine, a server that can fail in front of it, and a job that writes to it."""
 
-    front: FlakyServer
+    proxy: FlakyServer
     client: Any
     job: TrainingJob
-    whole: Ended
+    reference: StartResult
 
     def manifests(self) -> int:
         """The number of complete checkpoints."""
-        found = self.client.list_objects_v2(Bucket=BUCKET).get("Contents", ())
-        return sum(item["Key"].endswith(f"/{MANIFEST}") for item in found)
+        objects = self.client.list_objects_v2(Bucket=BUCKET).get("Contents", ())
+        return sum(item["Key"].endswith(f"/{MANIFEST}") for item in objects)
 
     def fail(self, fault: Fault) -> None:
-        self.front.decide = lambda method, path: fault
+        self.proxy.decide = lambda method, path: fault
 
     def when_sent(self, count: int, seconds: float = 0.0) -> Disturbance:
         """A kill after `count` manifests have been requested to be stored."""
-        seen = len(self.front.seen)
+        num_requests = len(self.proxy.requests)
 
         def sent() -> int:
-            return sum(method == "PUT" and path.endswith(MANIFEST) for method, path in self.front.seen[seen:])
+            return sum(
+                method == "PUT" and path.endswith(MANIFEST) for method, path in self.proxy.requests[num_requests:]
+            )
 
         return Disturbance(f"{count} checkpoints sent", lambda glimpse: sent() >= count, seconds)
 
@@ -66,18 +68,18 @@ def port() -> Iterator[int]:
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(zygote: Zygote, tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainingJob, Ended]:
+def uninterrupted(zygote: Zygote, tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainingJob, StartResult]:
     """A job and its end without an interruption."""
-    place = tmp_path_factory.mktemp("uninterrupted")
-    job = text_job(place / "job", "gradual", epochs="30")
-    whole = start(zygote, replace(job, storage=Storage(place / "reference")), place / "whole")
-    assert whole.exit_code == 0, whole.log
-    return job, whole
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    job = text_job(folder / "job", "gradual", epochs="30")
+    reference = start(zygote, replace(job, storage=Storage(folder / "reference")), folder / "whole")
+    assert reference.exit_code == 0, reference.log
+    return job, reference
 
 
 @pytest.fixture
-def place(port: int, uninterrupted: tuple[TrainingJob, Ended], tmp_path: Path) -> Iterator[Place]:
-    job, whole = replace(uninterrupted[0], storage=Storage(tmp_path / "s3")), uninterrupted[1]
+def s3_setup(port: int, uninterrupted: tuple[TrainingJob, StartResult], tmp_path: Path) -> Iterator[S3Setup]:
+    job, reference = replace(uninterrupted[0], storage=Storage(tmp_path / "s3")), uninterrupted[1]
     client = boto3.client(
         "s3",
         endpoint_url=f"http://127.0.0.1:{port}",
@@ -86,13 +88,13 @@ def place(port: int, uninterrupted: tuple[TrainingJob, Ended], tmp_path: Path) -
         region_name="us-east-1",
     )
     client.create_bucket(Bucket=BUCKET)
-    with FlakyServer(port) as front:
-        environment = {**job.request.environment, **CREDENTIALS, "AWS_ENDPOINT_URL": front.url, "NO_PROXY": "127.0.0.1"}
-        asked = {**job.request.hyperparameters, "checkpoint_s3_uri": f"s3://{BUCKET}/{os.urandom(4).hex()}"}
+    with FlakyServer(port) as proxy:
+        environment = {**job.request.environment, **CREDENTIALS, "AWS_ENDPOINT_URL": proxy.url, "NO_PROXY": "127.0.0.1"}
+        hyperparameters = {**job.request.hyperparameters, "checkpoint_s3_uri": f"s3://{BUCKET}/{os.urandom(4).hex()}"}
         request = replace(
-            job.request, hyperparameters=asked, environment=environment, checkpoint_path=None
+            job.request, hyperparameters=hyperparameters, environment=environment, checkpoint_path=None
         )  # no platform: nothing is synced in either direction
-        yield Place(front, client, replace(job, request=request), whole)
+        yield S3Setup(proxy, client, replace(job, request=request), reference)
     for item in client.list_objects_v2(Bucket=BUCKET).get("Contents", ()):
         client.delete_object(Bucket=BUCKET, Key=item["Key"])
     client.delete_bucket(Bucket=BUCKET)
@@ -100,52 +102,54 @@ def place(port: int, uninterrupted: tuple[TrainingJob, Ended], tmp_path: Path) -
 
 
 @pytest.mark.slow
-def test_killed_job_resumes_on_new_machine(place: Place, zygote: Zygote, tmp_path: Path) -> None:
+def test_killed_job_resumes_on_new_machine(s3_setup: S3Setup, zygote: Zygote, tmp_path: Path) -> None:
     for count, seconds in ((2, 0.0), (1, 0.1), (2, 0.02)):
-        killed = start(zygote, place.job, tmp_path / "opt-ml", place.when_sent(count, seconds))
+        killed = start(zygote, s3_setup.job, tmp_path / "opt-ml", s3_setup.when_sent(count, seconds))
         assert killed.disturbed, killed.log
-    rest = start(zygote, place.job, tmp_path / "opt-ml")
-    assert rest.exit_code == 0, rest.log
-    assert "Resumed from" in rest.log
-    assert set(rest.epoch_lines()) <= set(place.whole.epoch_lines())
-    assert_same_bits(left_in(rest.folder), left_in(place.whole.folder))
-    assert account_in(rest.folder)["starts"] >= 2
-    assert place.manifests() in (2, 3)  # the newest two, and the best one if it is older
+    resumed = start(zygote, s3_setup.job, tmp_path / "opt-ml")
+    assert resumed.exit_code == 0, resumed.log
+    assert "Resumed from" in resumed.log
+    assert set(resumed.epoch_lines()) <= set(s3_setup.reference.epoch_lines())
+    assert_same_bits(read_output(resumed.folder), read_output(s3_setup.reference.folder))
+    assert read_run_history(resumed.folder)["starts"] >= 2
+    assert s3_setup.manifests() in (2, 3)  # the newest two, and the best one if it is older
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", ["unavailable", "cut off", "denied"])
-def test_server_failure_during_training(fault: Fault, place: Place, zygote: Zygote, tmp_path: Path) -> None:
+def test_server_failure_during_training(fault: Fault, s3_setup: S3Setup, zygote: Zygote, tmp_path: Path) -> None:
     """Training continues; a restart finds the checkpoints sent before; when the server is back, uploads continue."""
-    first = start(zygote, place.job, tmp_path / "opt-ml", place.when_sent(1, 0.05))
+    first = start(zygote, s3_setup.job, tmp_path / "opt-ml", s3_setup.when_sent(1, 0.05))
     assert first.disturbed, first.log
 
-    def goes_away(method: str, path: str) -> Fault:
-        return fault if sum(m == "PUT" and p.endswith(MANIFEST) for m, p in place.front.seen) > 2 else "none"
+    def decide_fault(method: str, path: str) -> Fault:
+        return fault if sum(m == "PUT" and p.endswith(MANIFEST) for m, p in s3_setup.proxy.requests) > 2 else "none"
 
-    place.front.decide = goes_away
-    second = start(zygote, place.job, tmp_path / "opt-ml", after_line("WARNING: Could not upload checkpoint", 0.0))
+    s3_setup.proxy.decide = decide_fault
+    second = start(zygote, s3_setup.job, tmp_path / "opt-ml", after_line("WARNING: Could not upload checkpoint", 0.0))
     assert second.disturbed, second.log
     assert "it is saved in its folder and the job continues" in second.log
-    place.fail("none")
-    rest = start(zygote, place.job, tmp_path / "opt-ml")
-    assert rest.exit_code == 0, rest.log
-    assert "Resumed from" in rest.log
-    assert_same_bits(left_in(rest.folder), left_in(place.whole.folder))
+    s3_setup.fail("none")
+    resumed = start(zygote, s3_setup.job, tmp_path / "opt-ml")
+    assert resumed.exit_code == 0, resumed.log
+    assert "Resumed from" in resumed.log
+    assert_same_bits(read_output(resumed.folder), read_output(s3_setup.reference.folder))
 
 
-def test_missing_server_at_start(place: Place, zygote: Zygote, tmp_path: Path) -> None:
-    place.fail("cut off")
-    ended = start(zygote, place.job, tmp_path / "opt-ml")
-    assert ended.exit_code == 2, ended.log
-    assert "could not be reached" in ended.folder.failure.read_text("utf-8")
+def test_missing_server_at_start(s3_setup: S3Setup, zygote: Zygote, tmp_path: Path) -> None:
+    s3_setup.fail("cut off")
+    result = start(zygote, s3_setup.job, tmp_path / "opt-ml")
+    assert result.exit_code == 2, result.log
+    assert "could not be reached" in result.folder.failure.read_text("utf-8")
 
 
 @pytest.mark.slow
-def test_unresponsive_server_does_not_delay_stop(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unresponsive_server_does_not_delay_stop(
+    s3_setup: S3Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In this process, where timeouts can be shortened: requests fail after one second instead of 20."""
     monkeypatch.setattr(s3, "S3Timeouts", lambda: S3Timeouts(read_seconds=1.0, stop_seconds=1.0))
-    for name, value in place.job.request.environment.items():
+    for name, value in s3_setup.job.request.environment.items():
         monkeypatch.setenv(name, value)
 
     def silent(method: str, path: str) -> Fault:
@@ -155,15 +159,15 @@ def test_unresponsive_server_does_not_delay_stop(place: Place, tmp_path: Path, m
             os.kill(os.getpid(), signal.SIGTERM)
         return "silent" if path.endswith(MANIFEST) else "none"
 
-    place.front.decide = silent
-    folder = lay_out(tmp_path / "opt-ml", place.job.request)
+    s3_setup.proxy.decide = silent
+    folder = lay_out(tmp_path / "opt-ml", s3_setup.job.request)
     stopped = run_here(folder)
     assert stopped.exit_code == 0, stopped.log
     assert "within 1 s after the job was asked to stop. Not uploaded: " in stopped.log
     assert "Stopped on request; exported the partially trained model." in stopped.log
     # No training progress is lost if the folder still exists.
-    place.fail("none")
-    rest = run_here(folder)
-    assert rest.exit_code == 0, rest.log
-    assert "Resumed from" in rest.log
-    assert_same_bits(left_in(folder), left_in(place.whole.folder))
+    s3_setup.fail("none")
+    resumed = run_here(folder)
+    assert resumed.exit_code == 0, resumed.log
+    assert "Resumed from" in resumed.log
+    assert_same_bits(read_output(folder), read_output(s3_setup.reference.folder))

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from finetune.checkpoint import CheckpointInfo, CheckpointStore, Specification, take_snapshot
 from finetune.errors import UserError
 from finetune.job.resume import resume_from
-from tests.checkpoint.odd_values import ODDITIES, Oddity, write_oddly
+from tests.checkpoint.mutations import MUTATIONS, Mutation, apply_mutation
 from tests.support.training_setup import Lesson, request
 
 SPEC = request(early_stopping_patience="9", optimizer="adamw", strategy="full", epochs="3")
@@ -45,12 +45,12 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 @settings(max_examples=200)
-@given(st.sampled_from(PARTS), ODDITIES)
-def test_modified_checkpoint_is_refused_or_resumed(written: Path, scratch: Path, part: str, oddity: Oddity) -> None:
+@given(st.sampled_from(PARTS), MUTATIONS)
+def test_modified_checkpoint_is_refused_or_resumed(written: Path, scratch: Path, part: str, mutation: Mutation) -> None:
     shutil.rmtree(scratch, ignore_errors=True)
     shutil.copytree(written, scratch)
     (checkpoint,) = scratch.iterdir()
-    write_oddly(checkpoint, f"{part}.json", oddity)
+    apply_mutation(checkpoint, f"{part}.json", mutation)
     lesson = Lesson(SPEC)
     try:
         resumed = resume_from(CheckpointStore(scratch), SPEC.checkpoint, OURS, lesson.state)

@@ -13,60 +13,60 @@ from hypothesis import event, given
 from hypothesis import strategies as st
 
 from finetune.checkpoint import CheckpointStore, FlatState, take_snapshot, unflatten_state
-from tests.checkpoint.odd_values import ODDITIES, Oddity, write_oddly
-from tests.checkpoint.states import about, is_state_of, parts_at
+from tests.checkpoint.mutations import MUTATIONS, Mutation, apply_mutation
+from tests.checkpoint.states import checkpoint_info, is_state_at, make_parts
 
 FILES = ("manifest.json", "model.json", "optimizer.json", "progress.json")
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    store = CheckpointStore(tmp_path_factory.mktemp("written"), keep=9)
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    store = CheckpointStore(tmp_path_factory.mktemp("template"), keep=9)
     for step in (1, 2):
-        store.write(take_snapshot(parts_at(step)), about(step))
+        store.write(take_snapshot(make_parts(step)), checkpoint_info(step))
     return store.folder
 
 
 @pytest.fixture(scope="module")
-def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("odd") / "checkpoints"
 
 
-@given(st.sampled_from(FILES), ODDITIES)
-def test_random_mutation(written: Path, scratch: Path, file: str, oddity: Oddity) -> None:
-    shutil.rmtree(scratch, ignore_errors=True)
-    shutil.copytree(written, scratch)
-    write_oddly(max(scratch.iterdir()), file, oddity)
-    loaded = CheckpointStore(scratch).restore()
+@given(st.sampled_from(FILES), MUTATIONS)
+def test_random_mutation(template: Path, folder: Path, file: str, mutation: Mutation) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(template, folder)
+    apply_mutation(max(folder.iterdir()), file, mutation)
+    loaded = CheckpointStore(folder).restore()
     assert loaded is not None
     event(f"step {loaded.manifest.info.step}")
     if loaded.manifest.info.step == 1:
-        assert is_state_of(loaded.parts, 1)
+        assert is_state_at(loaded.parts, 1)
     else:
-        theirs = loaded.manifest.info.specification
-        assert theirs.differing_fields(theirs) == ()
+        specification = loaded.manifest.info.specification
+        assert specification.differing_fields(specification) == ()
 
 
 @pytest.mark.parametrize("entry", ["format", "version", "name", "kind", "best", "created", "specification", "files"])
-def test_manifest_with_missing_entry(written: Path, scratch: Path, entry: str) -> None:
-    shutil.rmtree(scratch, ignore_errors=True)
-    shutil.copytree(written, scratch)
-    path = max(scratch.iterdir()) / "manifest.json"
+def test_manifest_with_missing_entry(template: Path, folder: Path, entry: str) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(template, folder)
+    path = max(folder.iterdir()) / "manifest.json"
     body = json.loads(path.read_text("utf-8"))["body"]
     del body[entry]
     plain = json.dumps(body, sort_keys=True, separators=(",", ":"))
     path.write_text(json.dumps({"body": body, "sha256": hashlib.sha256(plain.encode()).hexdigest()}), "utf-8")
-    loaded = CheckpointStore(scratch).restore()
+    loaded = CheckpointStore(folder).restore()
     assert loaded is not None
     assert loaded.manifest.info.step == 1
 
 
-def test_manifest_with_non_finite_numbers(written: Path, scratch: Path) -> None:
-    shutil.rmtree(scratch, ignore_errors=True)
-    shutil.copytree(written, scratch)
-    path = max(scratch.iterdir()) / "manifest.json"
+def test_manifest_with_non_finite_numbers(template: Path, folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(template, folder)
+    path = max(folder.iterdir()) / "manifest.json"
     path.write_text(path.read_text("utf-8").replace('"best": false', '"best": NaN'), "utf-8")
-    loaded = CheckpointStore(scratch).restore()
+    loaded = CheckpointStore(folder).restore()
     assert loaded is not None
     assert loaded.manifest.info.step == 1
 

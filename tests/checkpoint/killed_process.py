@@ -8,13 +8,13 @@ from pathlib import Path
 import torch
 
 from finetune.checkpoint import BackgroundWriter, CheckpointStore, SnapshotBuffers, Stateful
-from tests.checkpoint.states import Holder, about, parts_at
+from tests.checkpoint.states import StaticState, checkpoint_info, make_parts
 
 
-def parts_of(step: int) -> dict[str, Stateful]:
+def make_large_parts(step: int) -> dict[str, Stateful]:
     """Large enough that a kill often interrupts a write."""
     ballast = torch.randn(1 << 18, generator=torch.Generator().manual_seed(step))
-    return {**parts_at(step), "ballast": Holder({"values": ballast})}
+    return {**make_parts(step), "ballast": StaticState({"values": ballast})}
 
 
 def write_until_killed(folder: Path, steps: Connection) -> None:
@@ -27,7 +27,7 @@ def write_until_killed(folder: Path, steps: Connection) -> None:
     writer = BackgroundWriter(store)
     while True:
         step += 1
-        writer.submit(buffers.take(parts_of(step)), about(step, best=step % 7 == 0))
+        writer.submit(buffers.take(make_large_parts(step)), checkpoint_info(step, best=step % 7 == 0))
         if step % 2:
             writer.wait()
             steps.send(step)

@@ -22,14 +22,14 @@ VALUES = st.recursive(
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(_KEYS, inner, max_size=3)
-        | st.builds(lambda tag, rest: {"!": tag, **rest}, _TAGS, st.dictionaries(_KEYS, inner, max_size=3))
+        | st.builds(lambda tag, entries: {"!": tag, **entries}, _TAGS, st.dictionaries(_KEYS, inner, max_size=3))
     ),
     max_leaves=6,
 )
 
 
 @dataclass(frozen=True)
-class Oddity:
+class Mutation:
     """A change at one place of a document.
 
     Attributes:
@@ -42,7 +42,7 @@ class Oddity:
     kind: str
     value: object
 
-    def made_in(self, document: object) -> object:
+    def apply_to(self, document: object) -> object:
         """The document with the change."""
         if not self.path or not isinstance(document, list | dict) or not document:
             return self.value
@@ -53,7 +53,7 @@ class Oddity:
     def _changed(self, document: dict[Any, object]) -> dict[Any, object]:
         key = sorted(document)[self.path[0] % len(document)]
         if len(self.path) > 1:
-            document[key] = Oddity(self.path[1:], self.kind, self.value).made_in(document[key])
+            document[key] = Mutation(self.path[1:], self.kind, self.value).apply_to(document[key])
         elif self.kind == "take away":
             del document[key]
         elif self.kind == "add":
@@ -63,23 +63,23 @@ class Oddity:
         return document
 
 
-ODDITIES = st.builds(
-    Oddity,
+MUTATIONS = st.builds(
+    Mutation,
     st.lists(st.integers(0, 40), max_size=5).map(tuple),
     st.sampled_from(["replace", "take away", "add"]),
     VALUES,
 )
 
 
-def write_oddly(checkpoint: Path, file: str, oddity: Oddity) -> None:
+def apply_mutation(checkpoint: Path, file: str, mutation: Mutation) -> None:
     """Change a JSON file of a checkpoint, and update the manifest's hashes to match."""
     path = checkpoint / file
     manifest = json.loads((checkpoint / MANIFEST).read_text("utf-8"))
     body = manifest["body"]
     if file == MANIFEST:
-        body = oddity.made_in(body)
+        body = mutation.apply_to(body)
     else:
-        content = json.dumps(oddity.made_in(json.loads(path.read_text("utf-8")))).encode()
+        content = json.dumps(mutation.apply_to(json.loads(path.read_text("utf-8")))).encode()
         path.write_bytes(content)
         body["files"][file] = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     canonical = json.dumps(body, sort_keys=True, separators=(",", ":")).encode()
