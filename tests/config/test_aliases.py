@@ -68,8 +68,8 @@ def test_no_alias_is_a_hyperparameter_name() -> None:
 
 
 def test_synonyms_map_to_allowed_values() -> None:
-    for (name, word), ours in SYNONYMS.items():
-        assert ours in all_hyperparameters()[name].format.choices
+    for (name, word), equivalent in SYNONYMS.items():
+        assert equivalent in all_hyperparameters()[name].format.choices
         assert word not in all_hyperparameters()[name].format.choices
 
 

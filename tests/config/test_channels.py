@@ -43,12 +43,12 @@ def test_channels_are_keyed_by_purpose_and_keep_names() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "bare"),
+    ("content_type", "expected"),
     [("text/csv; label_size=1", "text/csv"), ("TEXT/CSV", "text/csv"), ("", None), ("application/octet-stream", None)],
 )
-def test_content_type_parameters_are_removed(given: str, bare: str | None) -> None:
-    checked = check_channels({"train": Request(given)}, parse_hyperparameters({}))
-    assert checked.by_purpose["train"].content_type == bare
+def test_content_type_parameters_are_removed(content_type: str, expected: str | None) -> None:
+    checked = check_channels({"train": Request(content_type)}, parse_hyperparameters({}))
+    assert checked.by_purpose["train"].content_type == expected
 
 
 def test_code_channel_is_ignored_with_note() -> None:

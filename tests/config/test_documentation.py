@@ -30,15 +30,15 @@ def test_every_hyperparameter_and_alias_is_documented() -> None:
 
 
 def test_every_hyperparameter_has_one_line_of_help() -> None:
-    for knob in all_hyperparameters().values():
-        assert knob.help.endswith(".")
-        assert "\n" not in knob.help
+    for hyperparameter in all_hyperparameters().values():
+        assert hyperparameter.help.endswith(".")
+        assert "\n" not in hyperparameter.help
 
 
 def test_only_text_between_markers_is_replaced() -> None:
-    written = insert_table(f"before\n{BEGIN}\nold\n{END}\nafter\n")
-    assert written == f"before\n{BEGIN}\n\n{readme_table()}\n{END}\nafter\n"
-    assert insert_table(written) == written
+    updated = insert_table(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    assert updated == f"before\n{BEGIN}\n\n{readme_table()}\n{END}\nafter\n"
+    assert insert_table(updated) == updated
 
 
 @pytest.mark.parametrize("readme", ["", BEGIN, f"{END}{BEGIN}", f"{BEGIN}{END}{BEGIN}{END}"])

@@ -24,32 +24,32 @@ def test_every_section_is_a_job_spec_field() -> None:
 
 
 def test_documented_defaults_are_accepted() -> None:
-    written = {knob.name: knob.default for knob in all_hyperparameters().values()}
-    assert dataclasses.replace(parse_hyperparameters(written), notes=()) == parse_hyperparameters({})
+    defaults = {hyperparameter.name: hyperparameter.default for hyperparameter in all_hyperparameters().values()}
+    assert dataclasses.replace(parse_hyperparameters(defaults), notes=()) == parse_hyperparameters({})
 
 
 def test_every_hyperparameter_changes_the_spec() -> None:
-    for knob in all_hyperparameters().values():
-        other = other_value(knob.name)
-        extra = {"lr_step_epochs": "1"} if other == "step" else {}
-        changed = parse_hyperparameters({knob.name: other, **extra})
-        assert dataclasses.replace(changed, notes=()) != parse_hyperparameters({}), knob.name
+    for hyperparameter in all_hyperparameters().values():
+        value = other_value(hyperparameter.name)
+        extra = {"lr_step_epochs": "1"} if value == "step" else {}
+        changed = parse_hyperparameters({hyperparameter.name: value, **extra})
+        assert dataclasses.replace(changed, notes=()) != parse_hyperparameters({}), hyperparameter.name
 
 
 def other_value(name: str) -> str:
-    knob = all_hyperparameters()[name]
-    if knob.format.kind == "one of":
-        return next(choice for choice in knob.format.choices if choice != knob.default)
+    hyperparameter = all_hyperparameters()[name]
+    if hyperparameter.format.kind == "one of":
+        return next(choice for choice in hyperparameter.format.choices if choice != hyperparameter.default)
     if name == "rules":
         return "Overfit"
     return {
         "list of strings": "a,b",
-        "boolean": "false" if knob.default == "true" else "true",
+        "boolean": "false" if hyperparameter.default == "true" else "true",
         "list of integers": "3,7",
         "string": "s3://bucket/prefix",
         "integer": "9",
         "number": "0.25",
-    }[knob.format.kind]
+    }[hyperparameter.format.kind]
 
 
 def test_names_may_contain_dashes() -> None:
@@ -114,13 +114,17 @@ def test_fault_hides_only_its_consequences() -> None:
 def test_many_faults_fit_into_failure_message() -> None:
     readable = {"string", "list of strings"}
     message = message_for(
-        **{knob.name: "?" * 5000 for knob in all_hyperparameters().values() if knob.format.kind not in readable}
+        **{
+            hyperparameter.name: "?" * 5000
+            for hyperparameter in all_hyperparameters().values()
+            if hyperparameter.format.kind not in readable
+        }
     )
     lines = message.splitlines()
     assert len(message) <= 1024
     assert all(line.endswith((".", "faults.")) for line in lines)
-    wrong = sum(knob.format.kind not in readable for knob in all_hyperparameters().values())
-    assert lines[-1] == f"... and {wrong - (len(lines) - 1)} more faults."
+    num_faults = sum(hyperparameter.format.kind not in readable for hyperparameter in all_hyperparameters().values())
+    assert lines[-1] == f"... and {num_faults - (len(lines) - 1)} more faults."
 
 
 def test_long_name_is_truncated() -> None:

@@ -16,7 +16,7 @@ from finetune.config.unused import (
     unused_hyperparameters,
 )
 
-PICTURES = JobFacts(
+IMAGE_JOB = JobFacts(
     parse_hyperparameters({}),
     "image-classification",
     channels=frozenset({"train"}),
@@ -62,8 +62,8 @@ def test_rules_name_declared_hyperparameters() -> None:
     ],
 )
 def test_unused_hyperparameter_is_reported(raw: dict[str, str], note: str) -> None:
-    (told,) = parse_hyperparameters(raw).notes
-    assert told.startswith(note)
+    (actual,) = parse_hyperparameters(raw).notes
+    assert actual.startswith(note)
 
 
 @pytest.mark.parametrize(
@@ -83,17 +83,17 @@ def test_used_hyperparameter_is_not_reported(raw: dict[str, str]) -> None:
     assert parse_hyperparameters(raw).notes == ()
 
 
-def remarks(raw: dict[str, str], **facts: object) -> list[str]:
+def job_notes(raw: dict[str, str], **facts: object) -> list[str]:
     spec = parse_hyperparameters(raw)
-    known = dataclasses.replace(PICTURES, spec=spec, **facts)  # type: ignore[arg-type]  # names vary
-    return unused_hyperparameter_notes(unused_hyperparameters(UNUSED_IN_JOB, known, spec.set_by_user))
+    job_facts = dataclasses.replace(IMAGE_JOB, spec=spec, **facts)  # type: ignore[arg-type]  # names vary
+    return unused_hyperparameter_notes(unused_hyperparameters(UNUSED_IN_JOB, job_facts, spec.set_by_user))
 
 
 TRAIN = frozenset({"train"})
 
 
 @pytest.mark.parametrize(
-    ("raw", "facts", "remark"),
+    ("raw", "facts", "note"),
     [
         ({"header": "true"}, {}, "header has no effect: it applies to texts"),
         ({"image_size": "64"}, {"task": "text-classification"}, "image_size has no effect: it applies to images"),
@@ -121,9 +121,9 @@ TRAIN = frozenset({"train"})
         ({"cache_size_gb": "4"}, {"piped": TRAIN}, "cache_size_gb has no effect: no layers are frozen"),
     ],
 )
-def test_hyperparameter_unused_in_job_is_reported(raw: dict[str, str], facts: dict[str, object], remark: str) -> None:
-    (told,) = remarks(raw, **facts)
-    assert told.startswith(remark)
+def test_hyperparameter_unused_in_job_is_reported(raw: dict[str, str], facts: dict[str, object], note: str) -> None:
+    (actual,) = job_notes(raw, **facts)
+    assert actual.startswith(note)
 
 
 @pytest.mark.parametrize(
@@ -138,10 +138,10 @@ def test_hyperparameter_unused_in_job_is_reported(raw: dict[str, str], facts: di
     ],
 )
 def test_hyperparameter_used_in_job_is_not_reported(raw: dict[str, str], facts: dict[str, object]) -> None:
-    assert remarks(raw, **facts) == []
+    assert job_notes(raw, **facts) == []
 
 
 def test_unset_or_already_reported_hyperparameters_are_not_reported() -> None:
-    assert remarks({}, freezes=False) == []
+    assert job_notes({}, freezes=False) == []
     assert len(parse_hyperparameters({"strategy": "evaluate", "feature_cache": "off"}).notes) == 1
-    assert remarks({"strategy": "evaluate", "feature_cache": "off"}) == []
+    assert job_notes({"strategy": "evaluate", "feature_cache": "off"}) == []

@@ -35,7 +35,7 @@ class Packed:
     channel: Path
     draw: Callable[[st.SearchStrategy[Any]], Any]
 
-    def one(self, values: Sequence[Any]) -> Any:  # noqa: ANN401 - any type
+    def choose(self, values: Sequence[Any]) -> Any:  # noqa: ANN401 - any type
         """Draw one of some values."""
         return self.draw(st.sampled_from(list(values)))
 
@@ -43,10 +43,10 @@ class Packed:
         """The files of the folder, as members of an archive."""
         return [member(prefix + path.name, path.read_bytes()) for path in sorted(self.folder.path.iterdir())]
 
-    def write(self, members: Sequence[tuple[tarfile.TarInfo, bytes]], form: int = tarfile.GNU_FORMAT) -> bytes:
+    def write(self, members: Sequence[tuple[tarfile.TarInfo, bytes]], tar_format: int = tarfile.GNU_FORMAT) -> bytes:
         """Write the archive, and return the bytes of its tar file."""
         content = io.BytesIO()
-        with tarfile.open(fileobj=content, mode="w", format=form) as archive:
+        with tarfile.open(fileobj=content, mode="w", format=tar_format) as archive:
             for info, body in members:
                 archive.addfile(info, io.BytesIO(body))
         self.put(gzip.compress(content.getvalue(), 1))
@@ -78,21 +78,21 @@ def mutation(function: Mutation) -> Mutation:
 
 
 @mutation
-def ways_to_pack(packed: Packed) -> Situation:
-    prefix = packed.one(("", "./", "model/", "./model/", "a/b/"))
-    form = packed.one((tarfile.GNU_FORMAT, tarfile.PAX_FORMAT, tarfile.USTAR_FORMAT))
+def packing(packed: Packed) -> Situation:
+    prefix = packed.choose(("", "./", "model/", "./model/", "a/b/"))
+    tar_format = packed.choose((tarfile.GNU_FORMAT, tarfile.PAX_FORMAT, tarfile.USTAR_FORMAT))
     members = packed.members(prefix)
     if prefix and packed.draw(st.booleans()):
         members.insert(0, member(prefix.rstrip("/") + "/", kind=tarfile.DIRTYPE))
-    packed.write(members, form)
-    return Situation(f"members {prefix}*, format {form}", harmless=True)
+    packed.write(members, tar_format)
+    return Situation(f"members {prefix}*, format {tar_format}", harmless=True)
 
 
 @mutation
 def compressions(packed: Packed) -> Situation:
     tar = packed.write(packed.members())
     (packed.channel / ARCHIVE).unlink()
-    name, content = packed.one(
+    name, content = packed.choose(
         (
             ("model.tar", tar),
             ("model.tgz", gzip.compress(tar)),
@@ -124,25 +124,27 @@ def _zip(packed: Packed) -> bytes:
 
 
 @mutation
-def code_beside_the_model(packed: Packed) -> Situation:
-    more = packed.one((("code/inference.py",), ("code/inference.py", "code/requirements.txt"), ("logs/train.log",)))
-    packed.write([*packed.members(packed.one(("", "model/"))), *(member(name, b"print()") for name in more)])
+def code_next_to_model(packed: Packed) -> Situation:
+    more = packed.choose((("code/inference.py",), ("code/inference.py", "code/requirements.txt"), ("logs/train.log",)))
+    packed.write([*packed.members(packed.choose(("", "model/"))), *(member(name, b"print()") for name in more)])
     return Situation(f"a model with {', '.join(more)}", ("code", "logs"))
 
 
 @mutation
-def members_that_lead_outside(packed: Packed) -> Situation:
-    name = packed.one(("../evil", "/tmp/fuzz-evil", "a/../../evil", "..", "./../evil", "//evil", "a/b/../../../evil"))
+def members_outside(packed: Packed) -> Situation:
+    name = packed.choose(
+        ("../evil", "/tmp/fuzz-evil", "a/../../evil", "..", "./../evil", "//evil", "a/b/../../../evil")
+    )
     members = packed.members()
     members.insert(packed.draw(st.integers(0, len(members))), member(name, b"evil"))
-    packed.write(members, packed.one((tarfile.GNU_FORMAT, tarfile.PAX_FORMAT)))
+    packed.write(members, packed.choose((tarfile.GNU_FORMAT, tarfile.PAX_FORMAT)))
     packed.folder.forbidden = "a member outside"
     return Situation(f"a member {name!r}", (name, "outside"))
 
 
 @mutation
-def members_that_are_no_files(packed: Packed) -> Situation:
-    kind, how = packed.one(
+def special_members(packed: Packed) -> Situation:
+    kind, variant = packed.choose(
         (
             (tarfile.SYMTYPE, "symbolic link"),
             (tarfile.LNKTYPE, "hard link"),
@@ -153,11 +155,11 @@ def members_that_are_no_files(packed: Packed) -> Situation:
             (tarfile.CONTTYPE, "contiguous file"),
         )
     )
-    target = packed.one(("/etc/passwd", "config.json", "../x", ""))
+    target = packed.choose(("/etc/passwd", "config.json", "../x", ""))
     members = packed.members()
     members.insert(packed.draw(st.integers(0, len(members))), member("odd", b"", kind, target))
     packed.write(members)
-    return Situation(f"a member of kind {how} to {target!r}", ("odd",))
+    return Situation(f"a member of kind {variant} to {target!r}", ("odd",))
 
 
 @mutation
@@ -165,8 +167,8 @@ def a_link_in_place_of_a_file(packed: Packed) -> Situation:
     members = packed.members()
     at = packed.draw(st.integers(0, len(members) - 1))
     name = members[at][0].name
-    kind = packed.one((tarfile.SYMTYPE, tarfile.LNKTYPE))
-    target = packed.one(("/etc/passwd", f"real-{name}", f"../{name}"))
+    kind = packed.choose((tarfile.SYMTYPE, tarfile.LNKTYPE))
+    target = packed.choose(("/etc/passwd", f"real-{name}", f"../{name}"))
     members = [
         *members[:at],
         member(f"real-{name}", members[at][1]),
@@ -179,7 +181,7 @@ def a_link_in_place_of_a_file(packed: Packed) -> Situation:
 
 @mutation
 def odd_names(packed: Packed) -> Situation:
-    name = packed.one(
+    name = packed.choose(
         (
             "odd\0name",
             "x" * 300,
@@ -197,14 +199,14 @@ def odd_names(packed: Packed) -> Situation:
             "odd\x1b[31m",
         )
     )
-    form = packed.one((tarfile.GNU_FORMAT, tarfile.PAX_FORMAT))
+    tar_format = packed.choose((tarfile.GNU_FORMAT, tarfile.PAX_FORMAT))
     members = packed.members()
     odd = member(name, b"odd")
     if "\0" in name:
-        odd[0].name, odd[0].pax_headers, form = "odd", {"path": name}, tarfile.PAX_FORMAT
-    members.insert(packed.one((0, len(members))), odd)
+        odd[0].name, odd[0].pax_headers, tar_format = "odd", {"path": name}, tarfile.PAX_FORMAT
+    members.insert(packed.choose((0, len(members))), odd)
     try:
-        packed.write(members, form)
+        packed.write(members, tar_format)
     except (UnicodeError, ValueError):
         packed.write(packed.members())
         return Situation("tarfile does not write it", harmless=True)
@@ -215,7 +217,7 @@ def odd_names(packed: Packed) -> Situation:
 @mutation
 def two_members_of_one_name(packed: Packed) -> Situation:
     """The later one wins, as in tar; a folder and a file of the same name are an error."""
-    kind = packed.one(("file and folder", "folder and file", "file and inner file", "twice"))
+    kind = packed.choose(("file and folder", "folder and file", "file and inner file", "twice"))
     members = packed.members()
     if kind == "file and folder":
         members += [member("odd", b"x"), member("odd", kind=tarfile.DIRTYPE)]
@@ -232,42 +234,44 @@ def two_members_of_one_name(packed: Packed) -> Situation:
 @mutation
 def damaged_archive(packed: Packed) -> Situation:
     tar = packed.write(packed.members())
-    whole = (packed.channel / ARCHIVE).read_bytes()
-    at = packed.draw(st.integers(0, len(whole) - 1))
-    flipped = bytearray(whole)
+    complete_archive = (packed.channel / ARCHIVE).read_bytes()
+    at = packed.draw(st.integers(0, len(complete_archive) - 1))
+    flipped = bytearray(complete_archive)
     flipped[at] ^= 0x55
     in_tar = packed.draw(st.integers(0, len(tar) // 512 - 1)) * 512
-    how, content = packed.one(
+    variant, content = packed.choose(
         (
-            ("cut short", whole[: -packed.draw(st.integers(1, len(whole) - 1))]),
+            ("cut short", complete_archive[: -packed.draw(st.integers(1, len(complete_archive) - 1))]),
             ("empty", b""),
             ("an HTML page", b"<!doctype html><html>404</html>"),
             ("a pointer of Git LFS", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"),
             (f"changed at byte {at}", bytes(flipped)),
             ("its tar cut short", gzip.compress(tar[:in_tar] or tar[:300])),
             ("only zeros", gzip.compress(bytes(10240))),
-            ("bytes behind its end", whole + b"x" * 20),
-            ("an archive in an archive", _nested(whole)),
+            ("bytes behind its end", complete_archive + b"x" * 20),
+            ("an archive in an archive", _nested(complete_archive)),
         )
     )
     packed.put(content)
     names = (
-        (ARCHIVE, "LFS") if "LFS" in how else (ARCHIVE, "model.safetensors", "config.json", "tokenizer", "weights in")
+        (ARCHIVE, "LFS")
+        if "LFS" in variant
+        else (ARCHIVE, "model.safetensors", "config.json", "tokenizer", "weights in")
     )
-    return Situation(f"{ARCHIVE} is {how}", names)
+    return Situation(f"{ARCHIVE} is {variant}", names)
 
 
-def _nested(whole: bytes) -> bytes:
+def _nested(complete_archive: bytes) -> bytes:
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w:gz") as archive:
-        info, body = member(ARCHIVE, whole)
+        info, body = member(ARCHIVE, complete_archive)
         archive.addfile(info, io.BytesIO(body))
     return content.getvalue()
 
 
 @mutation
-def sizes_that_lie(packed: Packed) -> Situation:
-    size = packed.one((2**33, 2**40, 10**9))
+def wrong_sizes(packed: Packed) -> Situation:
+    size = packed.choose((2**33, 2**40, 10**9))
     info, _ = member("odd")
     info.size = size
     content = b"".join(
@@ -281,6 +285,6 @@ def sizes_that_lie(packed: Packed) -> Situation:
 @mutation
 def several_archives(packed: Packed) -> Situation:
     packed.write(packed.members())
-    name = packed.one(("output.tar.gz", "other.tar.gz", "other.tgz", "README.md", ".DS_Store"))
+    name = packed.choose(("output.tar.gz", "other.tar.gz", "other.tgz", "README.md", ".DS_Store"))
     packed.put(b"x", name)
     return Situation(f"{name} beside {ARCHIVE}", harmless=name in ("output.tar.gz", ".DS_Store"), names=(name,))

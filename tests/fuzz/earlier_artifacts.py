@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from tests.fuzz import model_folders, state_dicts
 from tests.fuzz.model_folders import LABELS, WEIGHTS, Folder
 from tests.fuzz.oracle import Reference, Situation
-from tests.fuzz.running import Answers, answers_of, shared_folder, whole_job
+from tests.fuzz.running import Predictions, read_predictions, run_whole_job, shared_folder
 from tests.support.tiny_transformers import PICTURE_TYPES, TEXT_TYPES
 
 ARTIFACT = "artifact.json"
@@ -35,7 +35,7 @@ class Artifact:
     """
 
     folder: Folder
-    answers: Answers
+    answers: Predictions
     draw: Callable[[st.SearchStrategy[Any]], Any]
     has_reference: bool = True
     names: tuple[str, ...] = ()
@@ -45,7 +45,7 @@ class Artifact:
         """Whether torchvision builds the model."""
         return self.folder.model_type not in (*TEXT_TYPES, *PICTURE_TYPES)
 
-    def one(self, values: Sequence[Any]) -> Any:  # noqa: ANN401 - any type
+    def choose(self, values: Sequence[Any]) -> Any:  # noqa: ANN401 - any type
         """Draw one of some values."""
         return self.draw(st.sampled_from(list(values)))
 
@@ -61,26 +61,26 @@ def mutation(function: Mutation) -> Mutation:
 
 
 @functools.cache
-def _base(model_type: str) -> tuple[Path, Answers]:
+def _base(model_type: str) -> tuple[Path, Predictions]:
     """An artifact exported by a job with `strategy=evaluate`, and its answers."""
-    place = shared_folder()
+    root = shared_folder()
     if model_type in (*TEXT_TYPES, *PICTURE_TYPES):
-        folder = model_folders.fresh(place, model_type, lambda _: None)
+        folder = model_folders.new_case(root, model_type, lambda _: None)
     else:
-        folder = Folder(place / "model", model_type, lambda _: None)
+        folder = Folder(root / "model", model_type, lambda _: None)
         state_dicts.write_state(folder.path, model_type)
-    channels = {"model": folder.path, "test": model_folders.write_channel(place / "test", folder)}
-    ended = whole_job(place, channels, {"strategy": "evaluate", "class_names": ",".join(LABELS)})
-    assert ended.exit_code == 0, ended.log
-    return ended.folder.model, answers_of(ended)
+    channels = {"model": folder.path, "test": model_folders.write_channel(root / "test", folder)}
+    job = run_whole_job(root, channels, {"strategy": "evaluate", "class_names": ",".join(LABELS)})
+    assert job.exit_code == 0, job.log
+    return job.folder.model, read_predictions(job)
 
 
-def fresh(place: Path, draw: Callable[[st.SearchStrategy[Any]], Any]) -> Artifact:
+def new_case(root: Path, draw: Callable[[st.SearchStrategy[Any]], Any]) -> Artifact:
     """An unmodified artifact, of transformers for texts or images, or of torchvision."""
     model_type = draw(st.sampled_from(_KINDS))
-    path, answers = _base(model_type)
-    folder = Folder(Path(shutil.copytree(path, place / "model")), model_type, draw)
-    return Artifact(folder, answers, draw)
+    path, predictions = _base(model_type)
+    folder = Folder(Path(shutil.copytree(path, root / "model")), model_type, draw)
+    return Artifact(folder, predictions, draw)
 
 
 def reference(artifact: Artifact) -> Reference:
@@ -97,15 +97,15 @@ def untouched(artifact: Artifact) -> Situation:
 
 @mutation
 def remove_field(artifact: Artifact) -> Situation:
-    name = artifact.one(sorted(artifact.folder.json(ARTIFACT)))
+    name = artifact.choose(sorted(artifact.folder.json(ARTIFACT)))
     artifact.folder.remove(ARTIFACT, name)
     return Situation(f"artifact of {artifact.folder.model_type} without {name}", (name, ARTIFACT, "name their classes"))
 
 
 @mutation
 def odd_field(artifact: Artifact) -> Situation:
-    name = artifact.one(sorted(artifact.folder.json(ARTIFACT)))
-    value = artifact.one((None, "x", -1, 0, 2, True, [], [1], {}, {"a": 1}, ""))
+    name = artifact.choose(sorted(artifact.folder.json(ARTIFACT)))
+    value = artifact.choose((None, "x", -1, 0, 2, True, [], [1], {}, {"a": 1}, ""))
     artifact.folder.change(ARTIFACT, **{name: value})
     return Situation(
         f"artifact of {artifact.folder.model_type} with {name}={value!r}",
@@ -115,7 +115,7 @@ def odd_field(artifact: Artifact) -> Situation:
 
 @mutation
 def other_labels(artifact: Artifact) -> Situation:
-    labels = artifact.one(
+    labels = artifact.choose(
         (("pos",), ("pos", "neg", "mid"), ("pos", "pos"), (0, 1), ("neg", "pos"), (["pos"], ["neg"]), ("pos", None))
     )
     if artifact.is_torchvision and labels == tuple(reversed(LABELS)):
@@ -130,7 +130,7 @@ def other_labels(artifact: Artifact) -> Situation:
 @mutation
 def other_preprocessing(artifact: Artifact) -> Situation:
     texts = artifact.folder.is_text
-    name, value = artifact.one(
+    name, value = artifact.choose(
         (
             ("max_length", 0),
             ("max_length", -1),
@@ -167,8 +167,8 @@ def other_preprocessing(artifact: Artifact) -> Situation:
 @mutation
 def damaged_file(artifact: Artifact) -> Situation:
     names = (ARTIFACT, "config.json", WEIGHTS)
-    name = artifact.one([name for name in names if (artifact.folder.path / name).exists()])
-    how, content = artifact.one(
+    name = artifact.choose([name for name in names if (artifact.folder.path / name).exists()])
+    variant, content = artifact.choose(
         (
             ("empty", b""),
             ("a list", b"[]"),
@@ -179,12 +179,12 @@ def damaged_file(artifact: Artifact) -> Situation:
     )
     (artifact.folder.path / name).write_bytes(content)
     artifact.has_reference = False
-    return Situation(f"artifact of {artifact.folder.model_type} whose {name} is {how}", (name, "weights in"))
+    return Situation(f"artifact of {artifact.folder.model_type} whose {name} is {variant}", (name, "weights in"))
 
 
 @mutation
 def missing_file(artifact: Artifact) -> Situation:
-    name = artifact.one(
+    name = artifact.choose(
         (
             ARTIFACT,
             "config.json",
@@ -203,7 +203,7 @@ def missing_file(artifact: Artifact) -> Situation:
 def drop_tensor(artifact: Artifact) -> Situation:
     path = artifact.folder.path / WEIGHTS
     tensors = load_file(path)
-    name = artifact.one(sorted(name for name in tensors if not name.endswith("num_batches_tracked")))
+    name = artifact.choose(sorted(name for name in tensors if not name.endswith("num_batches_tracked")))
     del tensors[name]
     save_file(tensors, path, {"format": "pt"})
     artifact.has_reference = False
@@ -214,7 +214,7 @@ def drop_tensor(artifact: Artifact) -> Situation:
 
 @mutation
 def config_of_other_labels(artifact: Artifact) -> Situation:
-    names = artifact.one((tuple(reversed(LABELS)), ("pos", "neg", "mid"), ("a", "b")))
+    names = artifact.choose((tuple(reversed(LABELS)), ("pos", "neg", "mid"), ("a", "b")))
     if artifact.is_torchvision:
         return Situation("nothing changed", harmless=True)
     artifact.has_reference = False

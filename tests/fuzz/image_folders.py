@@ -20,11 +20,11 @@ from finetune.data.record import Record
 from finetune.job.prepare import PreparedJob
 from sagemaker_simulator import Channel, PipeSource
 from tests.fuzz.oracle import Reference, Run, Situation
-from tests.fuzz.running import as_in_production, decoded_records, read_records, shared_folder
+from tests.fuzz.running import decoded_records, production_warnings, read_records, shared_folder
 from tests.support.tiny_transformers import write_folder
 
 SIDE = 32
-_NEAR = 12.0
+_MAX_DISTANCE = 12.0
 """Mean pixel difference below which an image counts as a known one; any two known ones differ by much more."""
 
 Pixels = NDArray[np.uint8]
@@ -50,7 +50,7 @@ class Images:
     has_reference: bool = True
     grey: bool = False
 
-    def one(self, values: Sequence[Any]) -> Any:  # noqa: ANN401 - any type
+    def choose(self, values: Sequence[Any]) -> Any:  # noqa: ANN401 - any type
         """Draw one of some values."""
         return self.draw(st.sampled_from(list(values)))
 
@@ -88,46 +88,46 @@ def image_of(number: int, *, grey: bool = False) -> Image.Image:
     return Image.fromarray(pixels_of(number, grey=grey))
 
 
-def encoded(image: Image.Image, form: str, **options: Any) -> bytes:  # noqa: ANN401 - Pillow's options
+def encode_image(image: Image.Image, image_format: str, **options: Any) -> bytes:  # noqa: ANN401 - Pillow's options
     """The image encoded as a file."""
     file = io.BytesIO()
-    image.save(file, form, **options)
+    image.save(file, image_format, **options)
     return file.getvalue()
 
 
 def png(number: int) -> bytes:
     """The known image as PNG."""
-    return encoded(image_of(number), "PNG")
+    return encode_image(image_of(number), "PNG")
 
 
 @functools.cache
 def model() -> Path:
     """A small model for images of 32 by 32 pixels."""
     folder = shared_folder() / "vit"
-    with as_in_production():
+    with production_warnings():
         return write_folder(folder, "vit", headless=True)
 
 
-def fresh(place: Path, draw: Callable[[st.SearchStrategy[Any]], Any]) -> Images:
+def new_case(root: Path, draw: Callable[[st.SearchStrategy[Any]], Any]) -> Images:
     """An empty channel."""
-    folder = place / "train"
+    folder = root / "train"
     folder.mkdir()
     return Images(folder, draw)
 
 
-def read(images: Images, place: Path) -> Run:
+def read(images: Images, root: Path) -> Run:
     """Open the channel as a job does; the value is a sorted list of classes and numbers of known images."""
     pipe = PipeSource() if images.piped else None
     channels = [
         Channel("train", images.folder, content_type=images.content_type, pipe=pipe),
         Channel("model", model()),
     ]
-    wishes = {"strategy": "feature_extraction", "validation_fraction": "0", "epochs": "1", **images.hyperparameters}
-    known = [pixels_of(number, grey=images.grey).astype(float) for _, number in images.records]
-    return read_records(place, channels, wishes, lambda job: _records(job, known))
+    settings = {"strategy": "feature_extraction", "validation_fraction": "0", "epochs": "1", **images.hyperparameters}
+    reference_pixels = [pixels_of(number, grey=images.grey).astype(float) for _, number in images.records]
+    return read_records(root, channels, settings, lambda job: _records(job, reference_pixels))
 
 
-def _records(job: PreparedJob, known: Sequence[NDArray[np.float64]]) -> object:
+def _records(job: PreparedJob, reference_pixels: Sequence[NDArray[np.float64]]) -> object:
     """Every record as seen by the evaluation."""
     part, rebatch, stream = job.inputs.train, job.loaders.rebatch, job.inputs.streams.get("train")
     if rebatch is None:
@@ -143,14 +143,16 @@ def _records(job: PreparedJob, known: Sequence[NDArray[np.float64]]) -> object:
     found = []
     for batch in batches.iterate(0):
         for target, pixels in zip(batch.targets.tolist(), batch.inputs["pixels"], strict=True):
-            found.append((job.inputs.labels.names[target], _recognized(pixels.permute(1, 2, 0).numpy(), known)))
+            found.append(
+                (job.inputs.labels.names[target], _recognized(pixels.permute(1, 2, 0).numpy(), reference_pixels))
+            )
     return sorted(found, key=str)
 
 
-def _recognized(pixels: Pixels, known: Sequence[NDArray[np.float64]]) -> int | str:
-    differences = [float(np.abs(pixels - one).mean()) for one in known]
+def _recognized(pixels: Pixels, reference_pixels: Sequence[NDArray[np.float64]]) -> int | str:
+    differences = [float(np.abs(pixels - one).mean()) for one in reference_pixels]
     nearest = int(np.argmin(differences))
-    return nearest if differences[nearest] < _NEAR else f"unknown, {differences[nearest]:.0f} from {nearest}"
+    return nearest if differences[nearest] < _MAX_DISTANCE else f"unknown, {differences[nearest]:.0f} from {nearest}"
 
 
 def reference(images: Images) -> Reference:
@@ -179,8 +181,8 @@ _OTHERS = {"JPEG2000": ".jp2", "PPM": ".ppm", "ICO": ".ico", "TGA": ".tga", "PCX
 @mutation
 def formats_and_endings(images: Images) -> Situation:
     images.fill()
-    form = images.one(_READ)
-    ending = images.one(
+    image_format = images.choose(_READ)
+    ending = images.choose(
         (
             ".jpg",
             ".jpeg",
@@ -205,13 +207,15 @@ def formats_and_endings(images: Images) -> Situation:
     )
     whole = images.draw(st.booleans())
     start = len(images.records)
-    options: dict[str, Any] = {"lossless": True} if form == "WEBP" else {"quality": 98} if form == "JPEG" else {}
+    options: dict[str, Any] = (
+        {"lossless": True} if image_format == "WEBP" else {"quality": 98} if image_format == "JPEG" else {}
+    )
     for at in range(4 if whole else 1):
-        content = encoded(image_of(start + at), form, **options)
+        content = encode_image(image_of(start + at), image_format, **options)
         images.add(f"{'cedar' if whole else 'birch'}/odd{at}{ending}", content)
     where = "a class of" if whole else "one"
     return Situation(
-        f"{where} {form} named *{ending}",
+        f"{where} {image_format} named *{ending}",
         (ending or "without ending", "cedar", "odd0"),
         harmless=ending in (".jpg", ".jpeg", ".JPG", ".png", ".webp", ".bmp", ".jpg.png"),
     )
@@ -220,21 +224,21 @@ def formats_and_endings(images: Images) -> Situation:
 @mutation
 def other_formats(images: Images) -> Situation:
     images.fill()
-    form = images.one(tuple(_OTHERS))
-    ending = images.one((_OTHERS[form], ".png"))
+    image_format = images.choose(tuple(_OTHERS))
+    ending = images.choose((_OTHERS[image_format], ".png"))
     try:
-        content = encoded(image_of(len(images.records)), form)
+        content = encode_image(image_of(len(images.records)), image_format)
     except (OSError, KeyError):
         content = b"\0\0\1\0" + bytes(100)
     images.add(f"birch/odd{ending}", content)
-    images.hyperparameters["max_bad_records"] = images.one(("0", "1"))
-    return Situation(f"one {form} named *{ending}", (ending, "odd"))
+    images.hyperparameters["max_bad_records"] = images.choose(("0", "1"))
+    return Situation(f"one {image_format} named *{ending}", (ending, "odd"))
 
 
 @mutation
 def modes(images: Images) -> Situation:
     images.fill()
-    kind = images.one(
+    kind = images.choose(
         (
             "P",
             "L",
@@ -255,7 +259,7 @@ def modes(images: Images) -> Situation:
     image = image_of(at)
     alpha = np.full((SIDE, SIDE), 255, np.uint8)
     options: dict[str, Any] = {}
-    form = "PNG"
+    image_format = "PNG"
     if kind == "P":
         image = image.quantize(32)
     elif kind in ("L", "LA", "1"):
@@ -265,7 +269,7 @@ def modes(images: Images) -> Situation:
         for number in range(at):
             images.put(
                 f"{'ash' if number < at // 2 else 'birch'}/{number % (at // 2)}.png",
-                encoded(image_of(number, grey=True), "PNG"),
+                encode_image(image_of(number, grey=True), "PNG"),
             )
             images.records.append(("ash" if number < at // 2 else "birch", number))
         image = image_of(at, grey=True).convert("L" if kind == "1" else kind)
@@ -274,48 +278,50 @@ def modes(images: Images) -> Situation:
     elif kind == "RGBA":
         image.putalpha(Image.fromarray(alpha))
     elif kind.endswith("TIFF"):
-        form, image = "TIFF", image.convert(kind.split()[0])
+        image_format, image = "TIFF", image.convert(kind.split()[0])
     elif kind == "CMYK JPEG":
-        form, image, options = "JPEG", image.convert("CMYK"), {"quality": 98}
+        image_format, image, options = "JPEG", image.convert("CMYK"), {"quality": 98}
     elif kind == "P with transparency":
         image, options = image.quantize(32), {"transparency": 255}
     elif kind == "palette GIF":
-        form, image = "GIF", image.quantize(32)
+        image_format, image = "GIF", image.quantize(32)
     elif kind == "progressive JPEG":
-        form, options = "JPEG", {"quality": 98, "progressive": True}
+        image_format, options = "JPEG", {"quality": 98, "progressive": True}
     try:
-        content = encoded(image, form, **options)
+        content = encode_image(image, image_format, **options)
     except (OSError, ValueError):
         return Situation(f"Pillow does not write {kind}", harmless=True)
-    images.add(
-        f"birch/odd{'.jpg' if form == 'JPEG' else '.tiff' if form == 'TIFF' else '.gif' if form == 'GIF' else '.png'}",
-        content,
+    ending = {"JPEG": ".jpg", "TIFF": ".tiff", "GIF": ".gif"}.get(image_format, ".png")
+    images.add(f"birch/odd{ending}", content)
+    return Situation(
+        f"one image of mode {kind}", ("odd", ".tiff", ".gif", kind), harmless=image_format in ("PNG", "JPEG")
     )
-    return Situation(f"one image of mode {kind}", ("odd", ".tiff", ".gif", kind), harmless=form in ("PNG", "JPEG"))
 
 
 @mutation
 def sixteen_bits(images: Images) -> Situation:
     images.grey = True
-    low, form = images.draw(st.booleans()), images.one(("PNG", "TIFF"))
-    bits = images.one((8, 12)) if low else 16
-    ending = ".png" if form == "PNG" else ".tiff"
+    low, image_format = images.draw(st.booleans()), images.choose(("PNG", "TIFF"))
+    bits = images.choose((8, 12)) if low else 16
+    ending = ".png" if image_format == "PNG" else ".tiff"
     for number in range(8):
         values = pixels_of(number, grey=True)[..., 0].astype(np.uint16)
         scaled = values if bits == 8 else values * 16 + values // 16 if bits == 12 else values * 257
-        images.add(f"{'ash' if number < 4 else 'birch'}/{number}{ending}", encoded(Image.fromarray(scaled), form))
+        images.add(
+            f"{'ash' if number < 4 else 'birch'}/{number}{ending}", encode_image(Image.fromarray(scaled), image_format)
+        )
     return Situation(
-        f"16-bit {form} whose values have {bits} bits", ("16-bit", "16 bits", ending), must_warn=bits == 12
+        f"16-bit {image_format} whose values have {bits} bits", ("16-bit", "16 bits", ending), must_warn=bits == 12
     )
 
 
 @mutation
-def numbers_with_a_point(images: Images) -> Situation:
+def decimal_names(images: Images) -> Situation:
     images.fill()
     images.grey = False
-    kind = images.one(("I", "F"))
+    kind = images.choose(("I", "F"))
     image = image_of(len(images.records)).convert("L").convert(kind)
-    images.add("birch/odd.tiff", encoded(image, "TIFF"))
+    images.add("birch/odd.tiff", encode_image(image, "TIFF"))
     images.has_reference = False
     return Situation(f"one TIFF of mode {kind}", ("odd", "32-bit", ".tiff"))
 
@@ -330,14 +336,14 @@ def transparent(images: Images) -> Situation:
     below = pixels.copy()
     below[white] = (200, 0, 0)
     rgba = np.dstack([below, np.where(white, 0, 255).astype(np.uint8)])
-    form, ending = images.one((("PNG", ".png"), ("WEBP", ".webp"), ("TIFF", ".tiff")))
-    options = {"lossless": True, "exact": True} if form == "WEBP" else {}
-    images.add(f"birch/odd{ending}", encoded(Image.fromarray(rgba), form, **options))
-    return Situation(f"transparent pixels in {form}", ("odd", ending), harmless=form != "TIFF")
+    image_format, ending = images.choose((("PNG", ".png"), ("WEBP", ".webp"), ("TIFF", ".tiff")))
+    options = {"lossless": True, "exact": True} if image_format == "WEBP" else {}
+    images.add(f"birch/odd{ending}", encode_image(Image.fromarray(rgba), image_format, **options))
+    return Situation(f"transparent pixels in {image_format}", ("odd", ending), harmless=image_format != "TIFF")
 
 
 @mutation
-def turned_by_exif(images: Images) -> Situation:
+def exif_orientation(images: Images) -> Situation:
     images.fill()
     number = len(images.records)
     orientation = images.draw(st.integers(0, 9))
@@ -350,32 +356,34 @@ def turned_by_exif(images: Images) -> Situation:
         image = image.transpose(inverse)
     exif = Image.Exif()
     exif[0x0112] = orientation
-    form, ending = images.one((("JPEG", ".jpg"), ("PNG", ".png"), ("WEBP", ".webp")))
-    options: dict[str, Any] = {"quality": 98} if form == "JPEG" else {"lossless": True} if form == "WEBP" else {}
-    images.add(f"birch/odd{ending}", encoded(image, form, exif=exif, **options))
-    return Situation(f"{form} with orientation {orientation}", harmless=True)
+    image_format, ending = images.choose((("JPEG", ".jpg"), ("PNG", ".png"), ("WEBP", ".webp")))
+    options: dict[str, Any] = (
+        {"quality": 98} if image_format == "JPEG" else {"lossless": True} if image_format == "WEBP" else {}
+    )
+    images.add(f"birch/odd{ending}", encode_image(image, image_format, exif=exif, **options))
+    return Situation(f"{image_format} with orientation {orientation}", harmless=True)
 
 
 @mutation
 def several_frames(images: Images) -> Situation:
     images.fill()
     number = len(images.records)
-    form, ending = images.one((("GIF", ".gif"), ("WEBP", ".webp"), ("TIFF", ".tiff"), ("PNG", ".png")))
-    options: dict[str, Any] = {"lossless": True} if form == "WEBP" else {}
+    image_format, ending = images.choose((("GIF", ".gif"), ("WEBP", ".webp"), ("TIFF", ".tiff"), ("PNG", ".png")))
+    options: dict[str, Any] = {"lossless": True} if image_format == "WEBP" else {}
     frames = [image_of(number), image_of(number + 1)]
-    if form == "GIF":
+    if image_format == "GIF":
         frames = [frame.quantize(64) for frame in frames]
-    content = encoded(frames[0], form, save_all=True, append_images=frames[1:], **options)
+    content = encode_image(frames[0], image_format, save_all=True, append_images=frames[1:], **options)
     images.add(f"birch/odd{ending}", content)
-    return Situation(f"{form} with two frames", ("odd", ending, "frame"))
+    return Situation(f"{image_format} with two frames", ("odd", ending, "frame"))
 
 
 @mutation
 def damaged(images: Images) -> Situation:
     images.fill()
-    form, ending = images.one((("JPEG", ".jpg"), ("PNG", ".png"), ("GIF", ".gif"), ("WEBP", ".webp")))
-    content = encoded(image_of(50), form)
-    how, wrong = images.one(
+    image_format, ending = images.choose((("JPEG", ".jpg"), ("PNG", ".png"), ("GIF", ".gif"), ("WEBP", ".webp")))
+    content = encode_image(image_of(50), image_format)
+    variant, wrong = images.choose(
         (
             ("empty", b""),
             ("cut short", content[: len(content) // 2]),
@@ -386,17 +394,17 @@ def damaged(images: Images) -> Situation:
     )
     images.put(f"birch/odd{ending}", wrong)
     images.has_reference = False
-    images.hyperparameters["max_bad_records"] = images.one(("0", "1"))
-    return Situation(f"one {ending} that is {how}", ("odd",))
+    images.hyperparameters["max_bad_records"] = images.choose(("0", "1"))
+    return Situation(f"one {ending} that is {variant}", ("odd",))
 
 
 # --- Other files in the channel --------------------------------------------------------------------------------------
 
 
 @mutation
-def droppings(images: Images) -> Situation:
+def system_files(images: Images) -> Situation:
     images.fill()
-    name = images.one(
+    name = images.choose(
         (
             "Thumbs.db",
             ".DS_Store",
@@ -435,7 +443,7 @@ def droppings(images: Images) -> Situation:
 @mutation
 def other_files_in_a_class(images: Images) -> Situation:
     images.fill()
-    ending = images.one((".txt", ".xml", ".json", ".pdf", ".heic", ".svg", ".mp4", ".npy", ".raw", ".zip"))
+    ending = images.choose((".txt", ".xml", ".json", ".pdf", ".heic", ".svg", ".mp4", ".npy", ".raw", ".zip"))
     whole = images.draw(st.booleans())
     images.put(f"{'cedar' if whole else 'birch'}/odd{ending}", b"x" * 100)
     several = ending in (".heic", ".svg", ".pdf", ".raw", ".npy", ".mp4", ".zip")
@@ -443,8 +451,8 @@ def other_files_in_a_class(images: Images) -> Situation:
 
 
 @mutation
-def roots_of_data_sets(images: Images) -> Situation:
-    parts = images.one(
+def dataset_roots(images: Images) -> Situation:
+    parts = images.choose(
         (
             ("training_set", "test_set"),
             ("train", "val"),
@@ -474,7 +482,7 @@ def roots_of_data_sets(images: Images) -> Situation:
 @mutation
 def nested_folders(images: Images) -> Situation:
     for name in ("ash", "birch"):
-        for at, middle in enumerate(images.one((("", "", "x/"), ("2020/", "2021/", "2022/"), ("a/b/", "", "c/")))):
+        for at, middle in enumerate(images.choose((("", "", "x/"), ("2020/", "2021/", "2022/"), ("a/b/", "", "c/")))):
             images.add(f"{name}/{middle}{name}{at}.png")
     return Situation("folders below class folders", ("folder",))
 
@@ -488,9 +496,9 @@ def loose_images(images: Images) -> Situation:
 
 
 @mutation
-def links(images: Images) -> Situation:
+def symbolic_links(images: Images) -> Situation:
     images.fill()
-    kind = images.one(("file within", "file outside", "folder within", "folder outside", "dangling", "every folder"))
+    kind = images.choose(("file within", "file outside", "folder within", "folder outside", "dangling", "every folder"))
     outside = images.folder.parent / "outside"
     if kind == "file within":
         images.records.append(("birch", 0))
@@ -521,7 +529,7 @@ def links(images: Images) -> Situation:
 
 @mutation
 def names_of_classes(images: Images) -> Situation:
-    names = images.one(
+    names = images.choose(
         (
             ("0.5", "1.0", "2.0"),
             ("01", "02", "10"),
@@ -551,7 +559,7 @@ def names_of_classes(images: Images) -> Situation:
 
 @mutation
 def class_names_that_look_alike(images: Images) -> Situation:
-    names = images.one(
+    names = images.choose(
         (("Pos", "pos", "neg"), ("01", "1", "2"), ("\u00e9", "e\u0301", "f"), ("a", "a ", "b"), ("1", "1.0", "2"))
     )
     images.fill(names)
@@ -560,7 +568,7 @@ def class_names_that_look_alike(images: Images) -> Situation:
 
 @mutation
 def class_names_with_control_characters(images: Images) -> Situation:
-    name = images.one(("a\nvalidation:accuracy=0.99;", "a\tb", "a\x1b[31m", "a\u202eb", "a\u2028b", "a\x07"))
+    name = images.choose(("a\nvalidation:accuracy=0.99;", "a\tb", "a\x1b[31m", "a\u202eb", "a\u2028b", "a\x07"))
     images.fill(("ash", name))
     return Situation(f"class folder {name!r}", ("control", "class folder"))
 
@@ -589,8 +597,8 @@ def _tar(images: Images, members: Sequence[tuple[str, bytes]], name: str = "shar
 @mutation
 def shards_of_webdataset(images: Images) -> Situation:
     images.piped = images.draw(st.booleans())
-    stem = images.one(("{:04d}", "a/{:04d}", "./{:04d}", "photo.{:06d}", "v1.0/{:04d}"))
-    ending, label = images.one(
+    stem = images.choose(("{:04d}", "a/{:04d}", "./{:04d}", "photo.{:06d}", "v1.0/{:04d}"))
+    ending, label = images.choose(
         (("png", "cls"), ("PNG", "cls"), ("png", "json"), ("image.png", "cls"), ("png", "label.txt"))
     )
     members = []
@@ -599,7 +607,7 @@ def shards_of_webdataset(images: Images) -> Situation:
         body = f'{{"label": "{name}"}}'.encode() if label == "json" else name.encode()
         members += [(f"{stem.format(number)}.{ending}", png(number)), (f"{stem.format(number)}.{label}", body)]
         images.records.append((name, number))
-    _tar(images, members, images.one(("shard-0.tar", "shard-0.tar.gz", "shard-0.tgz")))
+    _tar(images, members, images.choose(("shard-0.tar", "shard-0.tar.gz", "shard-0.tgz")))
     usual = (ending, label) in (("png", "cls"), ("PNG", "cls")) and "." not in stem.removeprefix("./")
     return Situation(f"shard of {stem}.{ending} and .{label}", ("field", "column", "dot", label, "."), harmless=usual)
 
@@ -607,7 +615,7 @@ def shards_of_webdataset(images: Images) -> Situation:
 @mutation
 def tar_of_class_folders(images: Images) -> Situation:
     images.piped = images.draw(st.booleans())
-    form = images.one(
+    image_format = images.choose(
         (
             "{label}/{number}.png",
             "{label}/{label}.{number}.png",
@@ -619,18 +627,22 @@ def tar_of_class_folders(images: Images) -> Situation:
     members = []
     for number in range(8):
         label = ("ash", "birch")[number % 2]
-        members.append((form.format(label=label, number=number), png(number)))
+        members.append((image_format.format(label=label, number=number), png(number)))
         images.records.append((label, number))
     members.sort()
-    _tar(images, members, images.one(("pictures.tar", "pictures.tar.gz")))
-    dotted = "." in form.rpartition("/")[2].removesuffix(".png")
-    return Situation(f"tar of {form}", ("dot",) if dotted else ("train",), harmless=form.startswith("{") and not dotted)
+    _tar(images, members, images.choose(("pictures.tar", "pictures.tar.gz")))
+    dotted = "." in image_format.rpartition("/")[2].removesuffix(".png")
+    return Situation(
+        f"tar of {image_format}",
+        ("dot",) if dotted else ("train",),
+        harmless=image_format.startswith("{") and not dotted,
+    )
 
 
 @mutation
 def damaged_shard(images: Images) -> Situation:
     images.piped = images.draw(st.booleans())
-    how = images.one(("cut short", "absolute", "dots", "link", "NUL", "long name", "no end"))
+    variant = images.choose(("cut short", "absolute", "dots", "link", "NUL", "long name", "no end"))
     members = [
         (f"{number:04d}.{ending}", body)
         for number in range(8)
@@ -640,10 +652,10 @@ def damaged_shard(images: Images) -> Situation:
     _tar(images, members)
     path = images.folder / "shard-0.tar"
     content = path.read_bytes()
-    if how == "cut short":
+    if variant == "cut short":
         path.write_bytes(content[: len(content) // 2])
         images.has_reference = False
-    elif how == "no end":
+    elif variant == "no end":
         path.write_bytes(
             content[: 1024 * (len(content) // 1024 - 9)].rstrip(b"\0") + bytes(512 - len(content.rstrip(b"\0")) % 512)
         )
@@ -651,12 +663,12 @@ def damaged_shard(images: Images) -> Situation:
     else:
         body = tarfile.TarInfo(
             {"absolute": "/etc/x.png", "dots": "../x.png", "long name": "x" * 300 + ".png", "NUL": "x\0y.png"}.get(
-                how, "x.png"
+                variant, "x.png"
             )
         )
-        if how == "link":
+        if variant == "link":
             body.type, body.linkname = tarfile.SYMTYPE, "/etc/passwd"
         with tarfile.open(path, "a") as archive:
             archive.addfile(body)
-        images.has_reference = how == "link"
-    return Situation(f"a shard with {how}", ("shard-0.tar", "record", "stream", "x.png", "link", "field"))
+        images.has_reference = variant == "link"
+    return Situation(f"a shard with {variant}", ("shard-0.tar", "record", "stream", "x.png", "link", "field"))

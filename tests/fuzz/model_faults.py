@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tests.fuzz.model_folders import LABELS, SHAPES, WEIGHTS, Folder
 from tests.fuzz.oracle import Situation
-from tests.fuzz.running import as_in_production
+from tests.fuzz.running import production_warnings
 from tests.support.tiny_transformers import PICTURE_TYPES, TEXT_TYPES, WORDS
 
 Mutation = Callable[[Folder], Situation]
@@ -42,7 +42,7 @@ def _tensor(folder: Folder) -> tuple[dict[str, Tensor], str]:
     """All tensors, and the name of one: with equal probability of the head or of any layer."""
     tensors = folder.tensors()
     head = [name for name in tensors if name.startswith(("classifier", "score", "pre_classifier")) or "pooler" in name]
-    return tensors, folder.one(sorted(head if folder.draw(st.booleans()) and head else tensors))
+    return tensors, folder.choose(sorted(head if folder.draw(st.booleans()) and head else tensors))
 
 
 def _tail(name: str) -> tuple[str, ...]:
@@ -72,17 +72,17 @@ def reshape_tensor(folder: Folder) -> Situation:
     value = tensors[name]
     if value.dim() == 0:
         return Situation("nothing changed")
-    how = folder.one(("shorter", "longer", "flat", "more dimensions"))
-    if how == "shorter" and len(value) > 1:
+    variant = folder.choose(("shorter", "longer", "flat", "more dimensions"))
+    if variant == "shorter" and len(value) > 1:
         tensors[name] = value[:-1]
-    elif how == "flat" and value.dim() > 1:
+    elif variant == "flat" and value.dim() > 1:
         tensors[name] = value.flatten()
-    elif how == "more dimensions":
+    elif variant == "more dimensions":
         tensors[name] = value[None]
     else:
-        how, tensors[name] = "longer", torch.cat([value, value[:1]])
+        variant, tensors[name] = "longer", torch.cat([value, value[:1]])
     folder.save(tensors)
-    return Situation(f"{folder.model_type} with {name} {how}", (*_tail(name), "config.json"))
+    return Situation(f"{folder.model_type} with {name} {variant}", (*_tail(name), "config.json"))
 
 
 @mutation()
@@ -97,7 +97,7 @@ def transpose_tensor(folder: Folder) -> Situation:
 
 @mutation()
 def retype_all_tensors(folder: Folder) -> Situation:
-    dtype = folder.one((torch.float16, torch.bfloat16, torch.float64))
+    dtype = folder.choose((torch.float16, torch.bfloat16, torch.float64))
     folder.save(
         {name: value.to(dtype) if value.is_floating_point() else value for name, value in folder.tensors().items()}
     )
@@ -107,7 +107,7 @@ def retype_all_tensors(folder: Folder) -> Situation:
 @mutation()
 def retype_tensor(folder: Folder) -> Situation:
     tensors, name = _tensor(folder)
-    dtype = folder.one((torch.float16, torch.float64, torch.int8, torch.int64, torch.bool))
+    dtype = folder.choose((torch.float16, torch.float64, torch.int8, torch.int64, torch.bool))
     tensors[name] = tensors[name].to(dtype)
     folder.save(tensors)
     return Situation(f"{folder.model_type} with {name} in {dtype}", (*_tail(name), "int8", "int64", "bool"))
@@ -116,7 +116,7 @@ def retype_tensor(folder: Folder) -> Situation:
 @mutation()
 def fill_tensor_with_nan(folder: Folder) -> Situation:
     tensors, name = _tensor(folder)
-    tensors[name] = torch.full_like(tensors[name].float(), folder.one((float("nan"), float("inf"))))
+    tensors[name] = torch.full_like(tensors[name].float(), folder.choose((float("nan"), float("inf"))))
     folder.save(tensors)
     return Situation(f"{folder.model_type} with {name} not finite", (*_tail(name), "nan", "finite", "infinite"))
 
@@ -124,7 +124,7 @@ def fill_tensor_with_nan(folder: Folder) -> Situation:
 @mutation()
 def prefix_all_tensors(folder: Folder) -> Situation:
     folder.clean = Path(shutil.copytree(folder.path, folder.path.parent / "clean"))
-    prefix = folder.one(("module.", "_orig_mod.", "model.", "_orig_mod.module."))
+    prefix = folder.choose(("module.", "_orig_mod.", "model.", "_orig_mod.module."))
     folder.save({prefix + name: value for name, value in folder.tensors().items()})
     return Situation(f"{folder.model_type} with {prefix} before every name", (prefix, "model.safetensors", "tensors"))
 
@@ -132,7 +132,7 @@ def prefix_all_tensors(folder: Folder) -> Situation:
 @mutation()
 def add_tensor(folder: Folder) -> Situation:
     tensors = folder.tensors()
-    name = folder.one(("cls.predictions.bias", "lm_head.weight", "extra.weight", "classifier.extra.weight"))
+    name = folder.choose(("cls.predictions.bias", "lm_head.weight", "extra.weight", "classifier.extra.weight"))
     tensors[name] = torch.ones(3)
     folder.save(tensors)
     return Situation(f"{folder.model_type} with {name} besides", (name,))
@@ -149,7 +149,7 @@ def permute_both_label_maps(folder: Folder) -> Situation:
 
 
 @mutation()
-def label2id_alone(folder: Folder) -> Situation:
+def only_label2id(folder: Folder) -> Situation:
     order = folder.draw(st.permutations(LABELS))
     folder.remove("config.json", "id2label")
     folder.change("config.json", label2id={name: at for at, name in enumerate(order)})
@@ -157,7 +157,7 @@ def label2id_alone(folder: Folder) -> Situation:
 
 
 @mutation()
-def id2label_alone(folder: Folder) -> Situation:
+def only_id2label(folder: Folder) -> Situation:
     order = folder.draw(st.permutations(LABELS))
     folder.remove("config.json", "label2id")
     folder.change("config.json", id2label=dict(enumerate(order)))
@@ -184,7 +184,7 @@ def no_label_names(folder: Folder) -> Situation:
 
 @mutation()
 def other_number_of_label_names(folder: Folder) -> Situation:
-    names = folder.one((("pos",), ("pos", "neg", "mid"), ("pos", "neg", "mid", "more")))
+    names = folder.choose((("pos",), ("pos", "neg", "mid"), ("pos", "neg", "mid", "more")))
     folder.change("config.json", id2label=dict(enumerate(names)), label2id={name: at for at, name in enumerate(names)})
     return Situation(
         f"{folder.model_type} with {len(names)} labels and a head of 2 rows",
@@ -204,7 +204,7 @@ def other_number_of_rows(folder: Folder) -> Situation:
 
 @mutation()
 def odd_id2label(folder: Folder) -> Situation:
-    value = folder.one(
+    value = folder.choose(
         (
             {"1": "pos", "2": "neg"},
             {"0": "pos", "1": "pos"},
@@ -225,7 +225,7 @@ def odd_id2label(folder: Folder) -> Situation:
 
 @mutation()
 def odd_label2id(folder: Folder) -> Situation:
-    value = folder.one(
+    value = folder.choose(
         (
             {"pos": 1, "neg": 2},
             {"pos": 0, "neg": 0},
@@ -242,9 +242,9 @@ def odd_label2id(folder: Folder) -> Situation:
 
 
 @mutation()
-def num_labels_beside_names(folder: Folder) -> Situation:
+def num_labels_and_names(folder: Folder) -> Situation:
     folder.clean = Path(shutil.copytree(folder.path, folder.path.parent / "clean"))
-    count = folder.one((1, 2, 3, 0, -1))
+    count = folder.choose((1, 2, 3, 0, -1))
     folder.change("config.json", num_labels=count)
     return Situation(
         f"{folder.model_type} with num_labels={count} beside two names", ("num_labels", "id2label", "class")
@@ -253,7 +253,7 @@ def num_labels_beside_names(folder: Folder) -> Situation:
 
 @mutation()
 def problem_type(folder: Folder) -> Situation:
-    kind = folder.one(("multi_label_classification", "regression", "single_label_classification", "nonsense"))
+    kind = folder.choose(("multi_label_classification", "regression", "single_label_classification", "nonsense"))
     folder.change("config.json", problem_type=kind)
     return Situation(
         f"{folder.model_type} with problem_type={kind}",
@@ -265,29 +265,29 @@ def problem_type(folder: Folder) -> Situation:
 # --- Mutations: the configuration ------------------------------------------------------------------------------------
 
 _LAYERS = ("num_hidden_layers", "n_layers", "n_layer", "depths")
-_ODD: tuple[object, ...] = (None, "x", -1, 0, 1, 0.5, True, [], [1], {}, {"a": 1}, "")
-_LEFT_ALONE = {"id2label", "label2id", "num_labels", "problem_type", "transformers_version", "_name_or_path"}
+_UNUSUAL_VALUES: tuple[object, ...] = (None, "x", -1, 0, 1, 0.5, True, [], [1], {}, {"a": 1}, "")
+_UNCHANGED_FIELDS = {"id2label", "label2id", "num_labels", "problem_type", "transformers_version", "_name_or_path"}
 
 
-def _called(name: str) -> tuple[str, ...]:
+def _names_of(name: str) -> tuple[str, ...]:
     """The names a message may use for a field, such as "attention heads" for `num_attention_heads`."""
     return name, name.removeprefix("num_").replace("_", " ")
 
 
 @mutation()
 def remove_configuration_field(folder: Folder) -> Situation:
-    names = sorted(set(folder.json("config.json")) - _LEFT_ALONE)
-    name = folder.one(names)
+    names = sorted(set(folder.json("config.json")) - _UNCHANGED_FIELDS)
+    name = folder.choose(names)
     folder.remove("config.json", name)
-    return Situation(f"{folder.model_type} without {name}", (*_called(name), "config.json"))
+    return Situation(f"{folder.model_type} without {name}", (*_names_of(name), "config.json"))
 
 
 @mutation()
 def odd_configuration_field(folder: Folder) -> Situation:
-    names = sorted(set(folder.json("config.json")) - _LEFT_ALONE)
-    name, value = folder.one(names), folder.one(_ODD)
+    names = sorted(set(folder.json("config.json")) - _UNCHANGED_FIELDS)
+    name, value = folder.choose(names), folder.choose(_UNUSUAL_VALUES)
     folder.change("config.json", **{name: value})
-    return Situation(f"{folder.model_type} with {name}={value!r}", (*_called(name), "config.json"))
+    return Situation(f"{folder.model_type} with {name}={value!r}", (*_names_of(name), "config.json"))
 
 
 @mutation()
@@ -295,7 +295,7 @@ def other_number_of_layers(folder: Folder) -> Situation:
     config = folder.json("config.json")
     name = next(name for name in _LAYERS if name in config)
     value = config[name]
-    change = folder.one((-1, 1))
+    change = folder.choose((-1, 1))
     folder.change(
         "config.json", **{name: [value[0] + change, *value[1:]] if isinstance(value, list) else value + change}
     )
@@ -333,12 +333,12 @@ def follows_configuration(folder: Folder) -> Situation:
         "use_cache": False,
         "chunk_size_feed_forward": 1,
     }
-    name = folder.one([name for name in changes if name in config or name in _EVERYWHERE])
+    name = folder.choose([name for name in changes if name in config or name in _ALWAYS_ALLOWED])
     folder.change("config.json", **{name: changes[name]})
     return Situation(f"{folder.model_type} with {name}={changes[name]!r}", (name, "config.json"))
 
 
-_EVERYWHERE = (
+_ALWAYS_ALLOWED = (
     "output_attentions",
     "output_hidden_states",
     "return_dict",
@@ -350,7 +350,7 @@ _EVERYWHERE = (
 
 @mutation()
 def unusable_configuration(folder: Folder) -> Situation:
-    name, value = folder.one(
+    name, value = folder.choose(
         (
             ("hidden_act", "nonsense"),
             ("quantization_config", {"quant_method": "bitsandbytes", "load_in_8bit": True}),
@@ -373,9 +373,9 @@ def unusable_configuration(folder: Folder) -> Situation:
 @mutation()
 def damaged_json_file(folder: Folder) -> Situation:
     names = sorted(path.name for path in folder.path.glob("*.json"))
-    name = folder.one(names)
+    name = folder.choose(names)
     content = (folder.path / name).read_bytes()
-    how, damaged = folder.one(
+    variant, damaged = folder.choose(
         (
             ("empty", b""),
             ("cut short", content[: len(content) // 2]),
@@ -387,7 +387,7 @@ def damaged_json_file(folder: Folder) -> Situation:
         )
     )
     (folder.path / name).write_bytes(damaged)
-    return Situation(f"{folder.model_type} whose {name} is {how}", (name, "tokenizer"))
+    return Situation(f"{folder.model_type} whose {name} is {variant}", (name, "tokenizer"))
 
 
 def _pointer(size: int) -> bytes:
@@ -399,7 +399,7 @@ def _pointer(size: int) -> bytes:
 
 @mutation(TEXT_TYPES)
 def padding_number(folder: Folder) -> Situation:
-    number = folder.one((1, 2, len(WORDS) - 1, len(WORDS), 10_000, -1, None, "0"))
+    number = folder.choose((1, 2, len(WORDS) - 1, len(WORDS), 10_000, -1, None, "0"))
     folder.change("config.json", pad_token_id=number)
     return Situation(f"{folder.model_type} with pad_token_id={number!r} in config.json", ("pad_token_id", "padding"))
 
@@ -409,7 +409,7 @@ def added_token(folder: Folder) -> Situation:
     from transformers import AutoTokenizer
 
     used = folder.draw(st.booleans())
-    with as_in_production():
+    with production_warnings():
         tokenizer: Any = AutoTokenizer.from_pretrained(folder.path, local_files_only=True)
         tokenizer.add_tokens(["newword"])
         tokenizer.save_pretrained(folder.path)
@@ -425,7 +425,7 @@ def added_token(folder: Folder) -> Situation:
 def added_padding_token(folder: Folder) -> Situation:
     from transformers import AutoTokenizer
 
-    with as_in_production():
+    with production_warnings():
         tokenizer: Any = AutoTokenizer.from_pretrained(folder.path, local_files_only=True)
         tokenizer.add_special_tokens({"pad_token": "[NEWPAD]"})
         tokenizer.save_pretrained(folder.path)
@@ -434,7 +434,7 @@ def added_padding_token(folder: Folder) -> Situation:
 
 @mutation(TEXT_TYPES)
 def vocabulary_size(folder: Folder) -> Situation:
-    size = folder.one((len(WORDS) - 1, len(WORDS) + 1, 1))
+    size = folder.choose((len(WORDS) - 1, len(WORDS) + 1, 1))
     folder.change("config.json", vocab_size=size)
     return Situation(f"{folder.model_type} with vocab_size={size}", ("vocab_size", "embedding", "config.json"))
 
@@ -443,7 +443,7 @@ def vocabulary_size(folder: Folder) -> Situation:
 def fewer_embeddings(folder: Folder) -> Situation:
     tensors = folder.tensors()
     name = next(name for name in tensors if name.endswith(("word_embeddings.weight", "wte.weight")))
-    rows = folder.one((len(WORDS) - 1, 5, 4))
+    rows = folder.choose((len(WORDS) - 1, 5, 4))
     tensors[name] = tensors[name][:rows]
     folder.save(tensors)
     folder.change("config.json", vocab_size=rows)
@@ -464,7 +464,7 @@ def more_embeddings(folder: Folder) -> Situation:
 
 @mutation(TEXT_TYPES)
 def tokenizer_field(folder: Folder) -> Situation:
-    name, value = folder.one(
+    name, value = folder.choose(
         (
             ("model_max_length", 6),
             ("model_max_length", 10**30),
@@ -501,10 +501,10 @@ def pairs_of_texts(folder: Folder) -> Situation:
 @mutation(TEXT_TYPES)
 def left_padding_in_file(folder: Folder) -> Situation:
     tokenizer = folder.json("tokenizer.json")
-    length = folder.one((4, 12))
+    length = folder.choose((4, 12))
     tokenizer["padding"] = {
         "strategy": {"Fixed": length},
-        "direction": folder.one(("Left", "Right")),
+        "direction": folder.choose(("Left", "Right")),
         "pad_to_multiple_of": None,
         "pad_id": 0,
         "pad_type_id": 0,
@@ -521,7 +521,7 @@ def few_positions(folder: Folder) -> Situation:
     names = ("max_position_embeddings", "n_positions")
     config = folder.json("config.json")
     name = next(name for name in names if name in config)
-    value = folder.one((8, 31, 33, 64))
+    value = folder.choose((8, 31, 33, 64))
     folder.change("config.json", **{name: value})
     return Situation(f"{folder.model_type} with {name}={value}", (name, "position", "config.json"))
 
@@ -541,7 +541,7 @@ def images_of_other_sizes(folder: Folder) -> Situation:
 
 @mutation(PICTURE_TYPES)
 def processor_switch(folder: Folder) -> Situation:
-    name = folder.one(
+    name = folder.choose(
         (
             "do_resize",
             "do_normalize",
@@ -554,14 +554,14 @@ def processor_switch(folder: Folder) -> Situation:
             "do_color_quantize",
         )
     )
-    value = folder.one((False, True))
+    value = folder.choose((False, True))
     folder.change(PROCESSOR, **{name: value})
     return Situation(f"{folder.model_type} with {name}={value}", (name, PROCESSOR))
 
 
 @mutation(PICTURE_TYPES)
 def processor_value(folder: Folder) -> Situation:
-    name, value = folder.one(
+    name, value = folder.choose(
         (
             ("rescale_factor", 1 / 127.5),
             ("rescale_factor", 1.0),
@@ -599,14 +599,14 @@ def processor_value(folder: Folder) -> Situation:
             ("default_to_square", False),
         )
     )
-    folder.shapes = folder.one((folder.shapes, ((64, 64),) * 4))
+    folder.shapes = folder.choose((folder.shapes, ((64, 64),) * 4))
     folder.change(PROCESSOR, **{name: value})
     return Situation(f"{folder.model_type} with {name}={value!r}, images {folder.shapes[0]}", (name, PROCESSOR))
 
 
 @mutation(PICTURE_TYPES)
 def processor_size(folder: Folder) -> Situation:
-    size = folder.one(
+    size = folder.choose(
         (
             {"shortest_edge": 32},
             {"height": 32, "width": 32},
@@ -628,9 +628,9 @@ def processor_size(folder: Folder) -> Situation:
     if folder.draw(st.booleans()):
         changes |= {
             "do_center_crop": True,
-            "crop_size": folder.one((32, {"height": 32, "width": 32}, {"height": 24, "width": 32})),
+            "crop_size": folder.choose((32, {"height": 32, "width": 32}, {"height": 24, "width": 32})),
         }
-    folder.shapes = folder.one((folder.shapes, ((64, 64),) * 4))
+    folder.shapes = folder.choose((folder.shapes, ((64, 64),) * 4))
     folder.change(PROCESSOR, **changes)
     return Situation(
         f"{folder.model_type} with {changes!r}, images {folder.shapes[0]}", ("size", PROCESSOR, "image_size", "pixels")
@@ -639,8 +639,8 @@ def processor_size(folder: Folder) -> Situation:
 
 @mutation(PICTURE_TYPES)
 def remove_processor_field(folder: Folder) -> Situation:
-    name = folder.one(sorted(folder.json(PROCESSOR)))
-    folder.shapes = folder.one((folder.shapes, ((64, 64),) * 4))
+    name = folder.choose(sorted(folder.json(PROCESSOR)))
+    folder.shapes = folder.choose((folder.shapes, ((64, 64),) * 4))
     folder.remove(PROCESSOR, name)
     return Situation(f"{folder.model_type} without {name}, images {folder.shapes[0]}", (name, PROCESSOR))
 
@@ -650,7 +650,7 @@ def remove_processor_field(folder: Folder) -> Situation:
 
 @mutation()
 def remove_file(folder: Folder) -> Situation:
-    name = folder.one(sorted(path.name for path in folder.path.iterdir()))
+    name = folder.choose(sorted(path.name for path in folder.path.iterdir()))
     (folder.path / name).unlink()
     return Situation(
         f"{folder.model_type} without {name}", (name, "tokenizer") if name.startswith("tokenizer") else (name,)
@@ -658,7 +658,7 @@ def remove_file(folder: Folder) -> Situation:
 
 
 @mutation()
-def weights_alone(folder: Folder) -> Situation:
+def only_weights(folder: Folder) -> Situation:
     for path in folder.path.iterdir():
         if path.name != WEIGHTS:
             path.unlink()
@@ -668,7 +668,7 @@ def weights_alone(folder: Folder) -> Situation:
 @mutation()
 def damaged_weights(folder: Folder) -> Situation:
     content = (folder.path / WEIGHTS).read_bytes()
-    how, damaged = folder.one(
+    variant, damaged = folder.choose(
         (
             ("a pointer of Git LFS", _pointer(len(content))),
             ("empty", b""),
@@ -678,15 +678,15 @@ def damaged_weights(folder: Folder) -> Situation:
             ("longer", content + b"x" * 10),
         )
     )
-    names = ("LFS",) if "LFS" in how else (WEIGHTS, "the weights in")
+    names = ("LFS",) if "LFS" in variant else (WEIGHTS, "the weights in")
     (folder.path / WEIGHTS).write_bytes(damaged)
-    return Situation(f"{folder.model_type} whose model.safetensors is {how}", names)
+    return Situation(f"{folder.model_type} whose model.safetensors is {variant}", names)
 
 
 @mutation()
 def weights_in_other_files(folder: Folder) -> Situation:
     tensors = folder.tensors()
-    how = folder.one(
+    variant = folder.choose(
         (
             "pytorch_model.bin",
             "both, different",
@@ -697,26 +697,26 @@ def weights_in_other_files(folder: Folder) -> Situation:
             "flax_model.msgpack",
         )
     )
-    if how == "both, different":
+    if variant == "both, different":
         torch.save({name: value * 2 for name, value in tensors.items()}, folder.path / "pytorch_model.bin")
         return Situation(
             f"{folder.model_type} with a pytorch_model.bin of other values besides", ("pytorch_model.bin",)
         )
     (folder.path / WEIGHTS).unlink()
-    if how.endswith("safetensors"):
-        save_file(tensors, folder.path / how, {"format": "pt"})
-    elif how.endswith((".h5", ".msgpack")):
-        (folder.path / how).write_bytes(b"\x89HDF\r\n\x1a\n")
+    if variant.endswith("safetensors"):
+        save_file(tensors, folder.path / variant, {"format": "pt"})
+    elif variant.endswith((".h5", ".msgpack")):
+        (folder.path / variant).write_bytes(b"\x89HDF\r\n\x1a\n")
     else:
-        torch.save(tensors, folder.path / how)
+        torch.save(tensors, folder.path / variant)
     return Situation(
-        f"{folder.model_type} with {how} instead of model.safetensors", (how, WEIGHTS, "TensorFlow", "flax")
+        f"{folder.model_type} with {variant} instead of model.safetensors", (variant, WEIGHTS, "TensorFlow", "flax")
     )
 
 
 @mutation()
 def shards(folder: Folder) -> Situation:
-    how = folder.one(
+    variant = folder.choose(
         (
             "whole",
             "without index",
@@ -743,51 +743,54 @@ def shards(folder: Folder) -> Situation:
         "absolute": str(outside),
         "sub folder": "sub/second.safetensors",
         "not text": 7,
-    }.get(how)
-    if how in ("outside", "absolute", "link outside"):
+    }.get(variant)
+    if variant in ("outside", "absolute", "link outside"):
         second.rename(outside)
-    if how == "link outside":
+    if variant == "link outside":
         second.symlink_to(outside)
-    if how == "sub folder":
+    if variant == "sub folder":
         (folder.path / "sub").mkdir()
         second.rename(folder.path / "sub" / "second.safetensors")
-    if how == "one missing":
+    if variant == "one missing":
         second.unlink()
     if target is not None:
         weight_map = {name: target if file == second.name else file for name, file in weight_map.items()}
-    if how == "tensor in the wrong one":
+    if variant == "tensor in the wrong one":
         weight_map[names[1]] = "model-00001-of-00002.safetensors"
-    if how != "without index":
+    if variant != "without index":
         folder.write(f"{WEIGHTS}.index.json", {"metadata": {"total_size": 1}, "weight_map": weight_map})
-    if how in ("outside", "absolute", "link outside"):
+    if variant in ("outside", "absolute", "link outside"):
         folder.forbidden = "a file outside of the folder"
     named = (second.name, outside.name, f"{WEIGHTS}.index.json", "weight_map", "index", "shard")
     return Situation(
-        f"{folder.model_type} in shards, {how}", named, harmless=how == "whole", must_refuse=bool(folder.forbidden)
+        f"{folder.model_type} in shards, {variant}",
+        named,
+        harmless=variant == "whole",
+        must_refuse=bool(folder.forbidden),
     )
 
 
 @mutation()
 def linked_file(folder: Folder) -> Situation:
-    name = folder.one(sorted(path.name for path in folder.path.iterdir()))
+    name = folder.choose(sorted(path.name for path in folder.path.iterdir()))
     target = folder.path.parent / f"other-{name}"
     (folder.path / name).rename(target)
-    how = folder.one(("a file outside", "nothing", "itself"))
-    folder.forbidden = "a link" if how == "a file outside" else ""
-    (folder.path / name).symlink_to({"a file outside": target, "nothing": "nothing-there", "itself": name}[how])
-    return Situation(f"{folder.model_type} whose {name} is a link to {how}", (name, "link", "tokenizer"))
+    variant = folder.choose(("a file outside", "nothing", "itself"))
+    folder.forbidden = "a link" if variant == "a file outside" else ""
+    (folder.path / name).symlink_to({"a file outside": target, "nothing": "nothing-there", "itself": name}[variant])
+    return Situation(f"{folder.model_type} whose {name} is a link to {variant}", (name, "link", "tokenizer"))
 
 
 @mutation()
 def adapter(folder: Folder) -> Situation:
-    alone = folder.draw(st.booleans())
-    if alone:
+    only_one = folder.draw(st.booleans())
+    if only_one:
         for path in folder.path.iterdir():
             path.unlink()
     folder.write("adapter_config.json", {"peft_type": "LORA", "base_model_name_or_path": "x", "r": 8})
     save_file({"base_model.model.lora_A.weight": torch.ones(2, 2)}, folder.path / "adapter_model.safetensors")
     return Situation(
-        f"{folder.model_type} {'replaced by' if alone else 'with'} an adapter", ("adapter",), must_warn=True
+        f"{folder.model_type} {'replaced by' if only_one else 'with'} an adapter", ("adapter",), must_warn=True
     )
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from finetune.models.transformers.folder import quiet
 from tests.fuzz.oracle import Reference
-from tests.fuzz.running import as_in_production, shared_folder
+from tests.fuzz.running import production_warnings, shared_folder
 from tests.support.tiny_transformers import TEXT_TYPES, write_folder
 
 LABELS = ("pos", "neg")
@@ -90,7 +90,7 @@ class Folder:
         """Replace its weights."""
         save_file({name: value.contiguous() for name, value in tensors.items()}, self.path / WEIGHTS, {"format": "pt"})
 
-    def one(self, values: Sequence[Any]) -> Any:  # noqa: ANN401 - any type
+    def choose(self, values: Sequence[Any]) -> Any:  # noqa: ANN401 - any type
         """Draw one of some values."""
         return self.draw(st.sampled_from(list(values)))
 
@@ -98,14 +98,14 @@ class Folder:
 @functools.cache
 def _base(model_type: str) -> Path:
     folder = shared_folder() / model_type
-    with as_in_production():
+    with production_warnings():
         write_folder(folder, model_type, labels=LABELS)
     return folder
 
 
-def fresh(place: Path, model_type: str, draw: Callable[[st.SearchStrategy[Any]], Any]) -> Folder:
+def new_case(root: Path, model_type: str, draw: Callable[[st.SearchStrategy[Any]], Any]) -> Folder:
     """An unchanged folder of a family, removed together with `place`."""
-    return Folder(Path(shutil.copytree(_base(model_type), place / "model")), model_type, draw)
+    return Folder(Path(shutil.copytree(_base(model_type), root / "model")), model_type, draw)
 
 
 # --- Records ---------------------------------------------------------------------------------------------------------
@@ -120,25 +120,25 @@ def texts_of(folder: Folder) -> list[tuple[str, ...]]:
 
 def images_of(folder: Folder) -> list[tuple[str, Image.Image]]:
     """Labels and images of the records; every image varies from one side to the other."""
-    found = []
+    predictions = []
     for at, (width, height) in enumerate(folder.shapes):
         noise = np.random.default_rng(at).integers(0, 80, size=(height, width, 3))
         ramp = np.linspace(0, 170, width)[None, :, None] * np.array([1.0, 0.5, 0.2])
-        found.append((LABELS[at % 2], Image.fromarray((noise + ramp).astype(np.uint8))))
-    return sorted(found, key=lambda pair: pair[0])
+        predictions.append((LABELS[at % 2], Image.fromarray((noise + ramp).astype(np.uint8))))
+    return sorted(predictions, key=lambda pair: pair[0])
 
 
-def write_channel(place: Path, folder: Folder) -> Path:
+def write_channel(root: Path, folder: Folder) -> Path:
     """Write the records as the channel `test`."""
-    place.mkdir()
+    root.mkdir()
     if folder.is_text:
         names = ("label", "sentence1", "sentence2") if folder.pairs else ("label", "text")
-        (place / "test.csv").write_text("".join(",".join(row) + "\n" for row in (names, *texts_of(folder))))
-        return place
+        (root / "test.csv").write_text("".join(",".join(row) + "\n" for row in (names, *texts_of(folder))))
+        return root
     for at, (label, image) in enumerate(images_of(folder)):
-        (place / label).mkdir(exist_ok=True)
-        image.save(place / label / f"{at}.png")
-    return place
+        (root / label).mkdir(exist_ok=True)
+        image.save(root / label / f"{at}.png")
+    return root
 
 
 # --- The source library ----------------------------------------------------------------------------------------------
@@ -158,27 +158,27 @@ def reference(folder: Folder) -> Reference:
         return Reference((), folder.forbidden)
     path = folder.clean or folder.path
     try:
-        with as_in_production(), quiet():
+        with production_warnings(), quiet():
             order = label_order(json.loads((path / "config.json").read_text(encoding="utf-8")))
-            answers = library_answers(folder, path)
+            predictions = library_answers(folder, path)
     except NoReferenceError as error:
         return Reference((), str(error), error.names)
     except Exception as error:  # noqa: BLE001 - any error of the library means no reference
         return Reference((), f"{type(error).__name__}: {error}"[:300])
-    if len(answers[0]) != len(order):
-        return Reference((), f"{len(answers[0])} outputs for {len(order)} names")
-    named = [dict(zip(order, row, strict=True)) for row in answers]
-    if any(value != value for row in answers for value in row):  # noqa: PLR0124 - NaN
+    if len(predictions[0]) != len(order):
+        return Reference((), f"{len(predictions[0])} outputs for {len(order)} names")
+    named = [dict(zip(order, row, strict=True)) for row in predictions]
+    if any(value != value for row in predictions for value in row):  # noqa: PLR0124 - NaN
         return Reference((), "the answers are NaN", ("nan", "finite"))
     return Reference((named,))
 
 
 def label_order(config: Mapping[str, Any]) -> tuple[str, ...]:
     """Class names in the order of the outputs, from config.json; without names, those of the data, sorted."""
-    given, inverse = config.get("id2label") or {}, config.get("label2id") or {}
-    by_id = [str(given[key]) for key in sorted(given, key=int)]
+    arguments, inverse = config.get("id2label") or {}, config.get("label2id") or {}
+    by_id = [str(arguments[key]) for key in sorted(arguments, key=int)]
     by_name = [name for name, _ in sorted(inverse.items(), key=lambda item: int(item[1]))]
-    if sorted(map(int, given)) != list(range(len(given))):
+    if sorted(map(int, arguments)) != list(range(len(arguments))):
         raise NoReferenceError("numbers of id2label have gaps", ("id2label",))
     if sorted(map(int, inverse.values())) != list(range(len(inverse))):
         raise NoReferenceError("numbers of label2id have gaps or repeat", ("label2id",))
@@ -196,7 +196,7 @@ def library_answers(folder: Folder, path: Path) -> list[list[float]]:
     from transformers import AutoModelForImageClassification, AutoModelForSequenceClassification
 
     family: Any = AutoModelForSequenceClassification if folder.is_text else AutoModelForImageClassification
-    network, report = family.from_pretrained(
+    model, report = family.from_pretrained(
         path, dtype=torch.float32, local_files_only=True, output_loading_info=True, ignore_mismatched_sizes=True
     )
     drawn = sorted(report["missing_keys"]) + [
@@ -204,15 +204,15 @@ def library_answers(folder: Folder, path: Path) -> list[list[float]]:
     ]
     if drawn:
         raise NoReferenceError(f"newly initialized: {drawn}", drawn)
-    network.eval()
-    several = network.config.problem_type == "multi_label_classification"
-    answers = []
+    model.eval()
+    several = model.config.problem_type == "multi_label_classification"
+    predictions = []
     with torch.inference_mode():
         for inputs in _inputs(folder, path):
-            known = set(inspect.signature(network.forward).parameters)
-            logits = network(**{name: value for name, value in inputs.items() if name in known})[0][0]
-            answers.append((logits.sigmoid() if several else logits.softmax(-1)).tolist())
-    return answers
+            known = set(inspect.signature(model.forward).parameters)
+            logits = model(**{name: value for name, value in inputs.items() if name in known})[0][0]
+            predictions.append((logits.sigmoid() if several else logits.softmax(-1)).tolist())
+    return predictions
 
 
 def _inputs(folder: Folder, path: Path) -> list[Mapping[str, Tensor]]:
@@ -230,7 +230,7 @@ def _inputs(folder: Folder, path: Path) -> list[Mapping[str, Tensor]]:
     return [processor(image, return_tensors="pt") for _, image in images_of(folder)]
 
 
-def kept_head(folder: Folder, reinitialize: str) -> Reference:
+def existing_head(folder: Folder, reinitialize: str) -> Reference:
     """Whether a training job may keep the head, which transformers must have loaded completely."""
     whole = reference(folder)
     if whole.values:

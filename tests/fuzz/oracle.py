@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 USER_ERROR, INTERNAL_ERROR = 1, 3
 """Exit codes of user errors and of internal errors."""
 
-_NO_CAUSE = ("Internal error", "Traceback", "Framework Error")
+_CAUSELESS_PREFIXES = ("Internal error", "Traceback", "Framework Error")
 
 
 class FuzzFault(AssertionError):  # noqa: N818 - a finding, not an error of the suite
@@ -42,12 +42,12 @@ class Situation:
     must_warn: bool = False
     may_inform: bool = False
 
-    def also(self, words: str) -> Situation:
+    def with_text(self, words: str) -> Situation:
         """The same with more words in its description."""
         return replace(self, text=f"{self.text}, {words}")
 
     @classmethod
-    def of_several(cls, situations: Sequence[Situation]) -> Situation:
+    def combine(cls, situations: Sequence[Situation]) -> Situation:
         """Several situations at once; one of them may hide the others."""
         return cls(
             "; ".join(situation.text for situation in situations),
@@ -99,26 +99,26 @@ class Reference:
     names: tuple[str, ...] = ()
 
 
-def check(situation: Situation, run: Run, reference: Reference, same: Callable[[object, object], bool]) -> None:
+def check(situation: Situation, run: Run, reference: Reference, equal: Callable[[object, object], bool]) -> None:
     """Accept a run or raise.
 
     Raises:
         FuzzFault: the run is an internal error, a failure without its cause, a failure although nothing is wrong, or a
             silent difference.
     """
-    fault = _fault(situation, run, reference, same)
+    fault = _fault(situation, run, reference, equal)
     if fault:
         raise FuzzFault(f"{fault}\n  situation: {situation.text}\n  {_summary(run, reference)}")
 
 
-def _fault(situation: Situation, run: Run, reference: Reference, same: Callable[[object, object], bool]) -> str:
+def _fault(situation: Situation, run: Run, reference: Reference, equal: Callable[[object, object], bool]) -> str:
     names = (*situation.names, *reference.names)
     if run.exit_code == 0:
-        return _fault_of_success(situation, run, reference, same)
+        return _fault_of_success(situation, run, reference, equal)
     if run.exit_code != USER_ERROR:
         kind = "internal error" if run.exit_code == INTERNAL_ERROR else "blames the machine"
         return f"{kind}: exit code {run.exit_code}"
-    if run.failure.startswith(_NO_CAUSE) or not run.failure.strip():
+    if run.failure.startswith(_CAUSELESS_PREFIXES) or not run.failure.strip():
         return "failure without a cause"
     if situation.harmless:
         return "refused, though nothing is wrong"
@@ -126,14 +126,14 @@ def _fault(situation: Situation, run: Run, reference: Reference, same: Callable[
 
 
 def _fault_of_success(
-    situation: Situation, run: Run, reference: Reference, same: Callable[[object, object], bool]
+    situation: Situation, run: Run, reference: Reference, equal: Callable[[object, object], bool]
 ) -> str:
     names = (*situation.names, *reference.names)
     if situation.must_refuse:
         return "not refused"
     if any(_mentions(line, names) for line in run.warnings):
         return ""
-    if not any(same(run.value, value) for value in reference.values):
+    if not any(equal(run.value, value) for value in reference.values):
         return "silent difference"
     informed = situation.may_inform and _mentions(run.log, names)
     return "an assumption without a warning" if situation.must_warn and not informed else ""
@@ -145,17 +145,19 @@ def _mentions(text: str, names: Sequence[str]) -> bool:
 
 
 def _summary(run: Run, reference: Reference) -> str:
-    right = f"right: {reference.values}"[:600] if reference.values else f"no reference: {reference.reason}"[:600]
-    told = run.failure[:600] or " / ".join(run.warnings)[:600] or "no warning"
-    return f"exit code {run.exit_code}: {told}\n  result: {str(run.value)[:600]}\n  {right}"
+    reference_text = (
+        f"right: {reference.values}"[:600] if reference.values else f"no reference: {reference.reason}"[:600]
+    )
+    reported = run.failure[:600] or " / ".join(run.warnings)[:600] or "no warning"
+    return f"exit code {run.exit_code}: {reported}\n  result: {str(run.value)[:600]}\n  {reference_text}"
 
 
-def close(value: object, expected: object, tolerance: float = 1e-4) -> bool:
+def is_close(value: object, expected: object, tolerance: float = 1e-4) -> bool:
     """Whether nested values are equal, with a tolerance for numbers; NaN never equals anything."""
     if isinstance(value, dict) and isinstance(expected, dict):
-        return value.keys() == expected.keys() and all(close(value[key], expected[key], tolerance) for key in value)
+        return value.keys() == expected.keys() and all(is_close(value[key], expected[key], tolerance) for key in value)
     if isinstance(value, list | tuple) and isinstance(expected, list | tuple):
-        return len(value) == len(expected) and all(map(lambda a, b: close(a, b, tolerance), value, expected))
+        return len(value) == len(expected) and all(map(lambda a, b: is_close(a, b, tolerance), value, expected))
     if isinstance(value, float) or isinstance(expected, float):
         numbers = isinstance(value, int | float) and isinstance(expected, int | float)
         return numbers and math.isclose(value, expected, rel_tol=0.0, abs_tol=tolerance)  # type: ignore[arg-type]

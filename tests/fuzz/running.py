@@ -26,7 +26,7 @@ from sagemaker_simulator.object_stream import epoch_bytes
 from tests.fuzz.oracle import Run
 from tests.support.whole_jobs import Ended, request_of, run_here
 
-Answers = list[dict[str, float]]
+Predictions = list[dict[str, float]]
 """Probability by class name for each record, in channel order."""
 
 _SHARED: list[tempfile.TemporaryDirectory[str]] = []
@@ -35,7 +35,7 @@ _EPOCHS = 3
 
 
 @contextlib.contextmanager
-def folder_for_an_example() -> Iterator[Path]:
+def example_folder() -> Iterator[Path]:
     """A temporary folder that is removed afterwards."""
     with tempfile.TemporaryDirectory(prefix="fuzz-") as name:
         yield Path(name)
@@ -48,65 +48,75 @@ def shared_folder() -> Path:
 
 
 @contextlib.contextmanager
-def as_in_production() -> Iterator[None]:
+def production_warnings() -> Iterator[None]:
     """Send Python's warnings to stderr as in production; in tests they would become errors, and false bugs."""
     with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore")
         yield
 
 
-def evaluate(place: Path, channels: Mapping[str, Path], hyperparameters: Mapping[str, str] | None = None) -> Run:
-    """Run a whole job with `strategy=evaluate`; its value is the `Answers` to the channel `test`."""
-    ended = whole_job(place, channels, {"strategy": "evaluate", **(hyperparameters or {})})
-    return Run(ended.exit_code, ended.failure, ended.log, answers_of(ended) if ended.exit_code == 0 else None)
+def evaluate(root: Path, channels: Mapping[str, Path], hyperparameters: Mapping[str, str] | None = None) -> Run:
+    """Run a whole job with `strategy=evaluate`; its value is the `Predictions` to the channel `test`."""
+    result = run_whole_job(root, channels, {"strategy": "evaluate", **(hyperparameters or {})})
+    return Run(
+        result.exit_code, result.failure, result.log, read_predictions(result) if result.exit_code == 0 else None
+    )
 
 
-def whole_job(place: Path, channels: Mapping[str, Path], hyperparameters: Mapping[str, str]) -> Ended:
+def run_whole_job(root: Path, channels: Mapping[str, Path], hyperparameters: Mapping[str, str]) -> Ended:
     """Run a whole job within this process, in float32, as the libraries compute."""
     request = request_of(channels, {"precision": "fp32", "workers": "0", **hyperparameters})
-    with as_in_production():
-        return run_here(lay_out(place / "opt-ml", request))
+    with production_warnings():
+        return run_here(lay_out(root / "opt-ml", request))
 
 
-def answers_of(ended: Ended) -> Answers:
+def read_predictions(result: Ended) -> Predictions:
     """The probabilities in the predictions file."""
     prefix = "probability:"
     return [
         {name.removeprefix(prefix): float(value) for name, value in row.items() if name.startswith(prefix)}
-        for row in ended.predictions("test")
+        for row in result.predictions("test")
     ]
 
 
 def read_records(
-    place: Path, channels: Sequence[Channel], hyperparameters: Mapping[str, str], look: Callable[[PreparedJob], object]
+    root: Path,
+    channels: Sequence[Channel],
+    hyperparameters: Mapping[str, str],
+    inspect: Callable[[PreparedJob], object],
 ) -> Run:
-    """Run a job up to its first step; its value is the result of `look` on the prepared job.
+    """Run a job up to its first step; its value is the result of `inspect` on the prepared job.
 
     Channels in Pipe mode are fed in the background, with the same data in each epoch.
     """
     request = TrainingRequest(
         channels=tuple(channels), hyperparameters={"workers": "0", **hyperparameters}, checkpoint_path=None
     )
-    folder = lay_out(place / "opt-ml", request)
+    folder = lay_out(root / "opt-ml", request)
     log = io.StringIO()
-    with _logging_to(log), as_in_production(), tempfile.TemporaryDirectory() as scratch, _fed(folder, channels):
-        code, failure, value = _prepared(folder, Path(scratch), look)
+    with (
+        _capture_log(log),
+        production_warnings(),
+        tempfile.TemporaryDirectory() as scratch,
+        _feed_pipes(folder, channels),
+    ):
+        code, failure, value = _prepare_job(folder, Path(scratch), inspect)
     return Run(code, failure, log.getvalue(), value)
 
 
 def decoded_records(job: PreparedJob, source: RecordSource) -> list[DecodedRecord]:
     """The records of the next epoch of a channel in Pipe mode; undecodable ones count as bad records."""
-    found = []
+    records = []
     for record in source.read_next():
         try:
-            found.append(record.decode())
+            records.append(record.decode())
         except ValueError as error:
             job.loaders.bad_records[source.channel].note(f"record {record.number}", str(error))
-    return found
+    return records
 
 
 @contextlib.contextmanager
-def _fed(folder: JobFolder, channels: Sequence[Channel]) -> Iterator[None]:
+def _feed_pipes(folder: JobFolder, channels: Sequence[Channel]) -> Iterator[None]:
     pipes = [(channel, folder.data / f"{channel.name}_") for channel in channels if channel.pipe is not None]
     for _, path in pipes:
         for epoch in range(_EPOCHS):
@@ -135,25 +145,25 @@ def _release(feeders: Sequence[threading.Thread], pipes: Sequence[str]) -> None:
             feeder.join(0.001)
 
 
-def _prepared(folder: JobFolder, scratch: Path, look: Callable[[PreparedJob], object]) -> tuple[int, str, object]:
+def _prepare_job(folder: JobFolder, scratch: Path, inspect: Callable[[PreparedJob], object]) -> tuple[int, str, object]:
     try:
         with mock.patch.dict("os.environ", {"SAGEMAKER_BASE_DIR": str(folder.root)}), Interruption() as interruption:
             job = prepare(read_request(Paths.from_environment()), interruption, scratch)
-            return 0, "", look(job)
+            return 0, "", inspect(job)
     except Exception as error:  # noqa: BLE001 - as the entry point does
         failure = failure_of(error)
         return failure.exit_code, failure.message, None
 
 
 @contextlib.contextmanager
-def _logging_to(log: io.StringIO) -> Iterator[None]:
-    ours = logging.getLogger("finetune")
-    before = (list(ours.handlers), ours.level, ours.propagate)
-    ours.handlers.clear()
+def _capture_log(log: io.StringIO) -> Iterator[None]:
+    logger = logging.getLogger("finetune")
+    previous = (list(logger.handlers), logger.level, logger.propagate)
+    logger.handlers.clear()
     try:
         with contextlib.redirect_stdout(log):
             entry._log_to_stdout()
             yield
     finally:
-        ours.handlers[:], ours.propagate = before[0], before[2]
-        ours.setLevel(before[1])
+        logger.handlers[:], logger.propagate = previous[0], previous[2]
+        logger.setLevel(previous[1])

@@ -19,11 +19,11 @@ from torch import Tensor
 from torchvision.models import get_model, get_model_weights
 
 from tests.fuzz.oracle import Reference, Situation
-from tests.fuzz.running import as_in_production
+from tests.fuzz.running import production_warnings
 from tests.support.coloured_images import picture
 
 LABELS = ("neg", "pos")
-NETWORKS = ("mobilenet_v3_small", "mobilenet_v2", "resnet18", "regnet_y_400mf", "densenet121")
+MODELS = ("mobilenet_v3_small", "mobilenet_v2", "resnet18", "regnet_y_400mf", "densenet121")
 """The smallest models of several families."""
 
 State = dict[str, Tensor]
@@ -57,7 +57,7 @@ class File:
     has_reference: bool = True
     choices: Sequence[State] = ()
 
-    def one(self, values: Sequence[Any]) -> Any:  # noqa: ANN401 - any type
+    def choose(self, values: Sequence[Any]) -> Any:  # noqa: ANN401 - any type
         """Draw one of some values."""
         return self.draw(st.sampled_from(list(values)))
 
@@ -79,32 +79,32 @@ def mutation(function: Mutation) -> Mutation:
 
 
 @functools.cache
-def _network(name: str) -> torch.nn.Module:
-    with torch.random.fork_rng(devices=[]), as_in_production():
+def _build_model(name: str) -> torch.nn.Module:
+    with torch.random.fork_rng(devices=[]), production_warnings():
         torch.default_generator.manual_seed(3)
-        network: torch.nn.Module = get_model(name, weights=None, num_classes=len(LABELS))
-        head = list(network.parameters())[-2:]
+        model: torch.nn.Module = get_model(name, weights=None, num_classes=len(LABELS))
+        head = list(model.parameters())[-2:]
         with torch.no_grad():
             for parameter in head:
                 parameter.normal_()
-    return network.eval()
+    return model.eval()
 
 
-def fresh(place: Path, draw: Callable[[st.SearchStrategy[Any]], Any]) -> File:
+def new_case(root: Path, draw: Callable[[st.SearchStrategy[Any]], Any]) -> File:
     """The unchanged state of a model, whose name is a hyperparameter in half of the cases."""
-    name = draw(st.sampled_from(NETWORKS))
-    state = {key: value.clone() for key, value in _network(name).state_dict().items()}
+    name = draw(st.sampled_from(MODELS))
+    state = {key: value.clone() for key, value in _build_model(name).state_dict().items()}
     hyperparameters = {"class_names": ",".join(LABELS)}
     # A RegNet is never recognized by its tensors.
     if draw(st.booleans()) or name.startswith("regnet"):
         hyperparameters["model_name"] = name
-    return File(name, state, place / "model", draw, hyperparameters)
+    return File(name, state, root / "model", draw, hyperparameters)
 
 
 def write_state(folder: Path, name: str) -> None:
     """Write the state of a model into a new folder."""
     folder.mkdir()
-    torch.save(_network(name).state_dict(), folder / "model.pth")
+    torch.save(_build_model(name).state_dict(), folder / "model.pth")
 
 
 def images() -> list[tuple[str, Image.Image]]:
@@ -114,12 +114,12 @@ def images() -> list[tuple[str, Image.Image]]:
     ]
 
 
-def write_channel(place: Path) -> Path:
+def write_channel(root: Path) -> Path:
     """Write the records as the channel `test`."""
     for at, (label, image) in enumerate(images()):
-        (place / label).mkdir(parents=True, exist_ok=True)
-        image.save(place / label / f"{at}.png")
-    return place
+        (root / label).mkdir(parents=True, exist_ok=True)
+        image.save(root / label / f"{at}.png")
+    return root
 
 
 def reference(file: File) -> Reference:
@@ -127,28 +127,28 @@ def reference(file: File) -> Reference:
     if not file.has_reference:
         return Reference((), "no state to load")
     try:
-        with as_in_production():
-            answers = [_answers(file.network, state) for state in (file.state, *file.choices)]
+        with production_warnings():
+            predictions = [_predictions(file.network, state) for state in (file.state, *file.choices)]
     except (RuntimeError, TypeError, AttributeError) as error:
         return Reference((), str(error)[:300])
-    if any(value != value for choice in answers for row in choice for value in row.values()):  # noqa: PLR0124 - NaN
+    if any(value != value for choice in predictions for row in choice for value in row.values()):  # noqa: PLR0124 - NaN
         return Reference((), "the answers are NaN", ("nan", "finite"))
-    return Reference(tuple(answers))
+    return Reference(tuple(predictions))
 
 
-def _answers(name: str, state: State) -> list[dict[str, float]]:
-    network = get_model(name, weights=None, num_classes=len(LABELS)).eval()
-    network.load_state_dict(state, strict=True)
+def _predictions(name: str, state: State) -> list[dict[str, float]]:
+    model = get_model(name, weights=None, num_classes=len(LABELS)).eval()
+    model.load_state_dict(state, strict=True)
     transform = get_model_weights(name).DEFAULT.transforms()
     with torch.inference_mode():
-        answers = network(torch.stack([transform(image) for _, image in images()])).softmax(-1).tolist()
-    return [dict(zip(LABELS, row, strict=True)) for row in answers]
+        predictions = model(torch.stack([transform(image) for _, image in images()])).softmax(-1).tolist()
+    return [dict(zip(LABELS, row, strict=True)) for row in predictions]
 
 
 def _tensor(file: File) -> str:
     names = list(file.state)
     weights = [name for name in names if not name.endswith("num_batches_tracked")]
-    return str(file.one(weights[-2:] if file.draw(st.booleans()) else weights))
+    return str(file.choose(weights[-2:] if file.draw(st.booleans()) else weights))
 
 
 # --- Tensors ---------------------------------------------------------------------------------------------------------
@@ -177,7 +177,7 @@ def rename_tensor(file: File) -> Situation:
 def reshape_tensor(file: File) -> Situation:
     name = _tensor(file)
     value = file.state[name]
-    file.state[name] = file.one((value[None], torch.cat([value, value[:1]]), value.flatten()[:-1]))
+    file.state[name] = file.choose((value[None], torch.cat([value, value[:1]]), value.flatten()[:-1]))
     return Situation(
         f"{file.network} with {name} of shape {tuple(file.state[name].shape)}", (name, "set model_name", "classes")
     )
@@ -192,7 +192,7 @@ def drop_head(file: File) -> Situation:
 
 
 @mutation
-def head_alone(file: File) -> Situation:
+def only_head(file: File) -> Situation:
     file.state = dict(list(file.state.items())[-2:])
     return Situation(f"{file.network}: the head alone", (*file.state, "set model_name", "match", "missing"))
 
@@ -207,7 +207,7 @@ def other_number_of_classes(file: File) -> Situation:
 @mutation
 def add_tensor(file: File) -> Situation:
     head = list(file.state)[-1].rpartition(".")[0]
-    name = file.one((f"{head}.extra", "extra.weight", "n_averaged_", "aux.weight", "encoder.pos_embedding"))
+    name = file.choose((f"{head}.extra", "extra.weight", "n_averaged_", "aux.weight", "encoder.pos_embedding"))
     file.state[name] = torch.ones(3)
     return Situation(f"{file.network} with {name} besides", (name, "set model_name", "top layer"))
 
@@ -220,14 +220,14 @@ def without_counters(file: File) -> Situation:
 
 @mutation
 def other_number_type(file: File) -> Situation:
-    dtype = file.one((torch.float16, torch.bfloat16, torch.float64))
+    dtype = file.choose((torch.float16, torch.bfloat16, torch.float64))
     file.state = {name: value.to(dtype) if value.is_floating_point() else value for name, value in file.state.items()}
     return Situation(f"{file.network} in {dtype}", harmless=True)
 
 
 @mutation
-def whole_numbers(file: File) -> Situation:
-    name, dtype = _tensor(file), file.one((torch.int8, torch.bool, torch.int64))
+def integer_tensors(file: File) -> Situation:
+    name, dtype = _tensor(file), file.choose((torch.int8, torch.bool, torch.int64))
     file.state[name] = file.state[name].to(dtype)
     return Situation(
         f"{file.network} with {name} in {dtype}", (name, "set model_name", str(dtype).removeprefix("torch."))
@@ -236,14 +236,14 @@ def whole_numbers(file: File) -> Situation:
 
 @mutation
 def not_finite(file: File) -> Situation:
-    name, value = _tensor(file), file.one((float("nan"), float("inf")))
+    name, value = _tensor(file), file.choose((float("nan"), float("inf")))
     file.state[name] = torch.full_like(file.state[name], value)
     return Situation(f"{file.network} with {name} of {value}", (name, "nan", "finite", "infinite"))
 
 
 @mutation
-def weights_of_another_network(file: File) -> Situation:
-    other = file.one([name for name in NETWORKS if name != file.network])
+def weights_of_another_model(file: File) -> Situation:
+    other = file.choose([name for name in MODELS if name != file.network])
     file.hyperparameters["model_name"] = other
     file.has_reference = False
     file.content = dict(file.state)
@@ -262,7 +262,7 @@ def prefixes_of_pytorch(file: File) -> Situation:
 
 @mutation
 def prefixes_of_others(file: File) -> Situation:
-    prefix = file.one(("model.", "backbone.", "net.", "encoder.", "student.", "model.module.", "module.model."))
+    prefix = file.choose(("model.", "backbone.", "net.", "encoder.", "student.", "model.module.", "module.model."))
     file.content = {prefix + name: value for name, value in file.state.items()}
     file.has_reference = True
     return Situation(f"{file.network} with {prefix} before every name", (prefix, prefix.split(".")[0]))
@@ -271,7 +271,7 @@ def prefixes_of_others(file: File) -> Situation:
 @mutation
 def prefix_of_some(file: File) -> Situation:
     names = list(file.state)
-    some = set(names[:: file.one((2, 3, len(names)))])
+    some = set(names[:: file.choose((2, 3, len(names)))])
     file.content = {("module." if name in some else "") + name: value for name, value in file.state.items()}
     return Situation(
         f"{file.network} with module. before {len(some)} of {len(names)} names",
@@ -290,31 +290,33 @@ def averaged_model(file: File) -> Situation:
 
 @mutation
 def wrapper(file: File) -> Situation:
-    name = file.one(("state_dict", "model", "model_state_dict", "net", "network", "weights", "params"))
-    file.content = {name: file.state, **file.one(({}, {"epoch": 3, "optimizer": {"state": {}, "param_groups": []}}))}
+    name = file.choose(("state_dict", "model", "model_state_dict", "net", "network", "weights", "params"))
+    file.content = {name: file.state, **file.choose(({}, {"epoch": 3, "optimizer": {"state": {}, "param_groups": []}}))}
     known = name in ("state_dict", "model", "model_state_dict")
     return Situation(f"{file.network} in {{{name!r}: ...}}", (name, "state dict"), harmless=known)
 
 
 @mutation
 def nested_wrapper(file: File) -> Situation:
-    names = file.one((("model", "state_dict"), ("state_dict", "model"), ("checkpoint", "model")))
+    names = file.choose((("model", "state_dict"), ("state_dict", "model"), ("checkpoint", "model")))
     file.content = {names[0]: {names[1]: file.state}}
     return Situation(f"{file.network} in {{{names[0]!r}: {{{names[1]!r}: ...}}}}", ("state dict", *names))
 
 
 @mutation
-def averaged_beside_raw(file: File) -> Situation:
+def averaged_and_raw(file: File) -> Situation:
     """Either may be used if the choice is named."""
     raw = {name: value * 0.5 if value.is_floating_point() else value for name, value in file.state.items()}
-    names = file.one((("model", "model_ema"), ("state_dict", "state_dict_ema"), ("model", "ema"), ("net", "ema_net")))
+    names = file.choose(
+        (("model", "model_ema"), ("state_dict", "state_dict_ema"), ("model", "ema"), ("net", "ema_net"))
+    )
     file.content, file.choices = {names[0]: raw, names[1]: file.state}, (raw,)
     return Situation(f"{file.network} in {names}", (names[1],), must_warn=True, may_inform=True)
 
 
 @mutation
 def containers(file: File) -> Situation:
-    kind = file.one(("OrderedDict", "parameters", "numbers besides", "None besides"))
+    kind = file.choose(("OrderedDict", "parameters", "numbers besides", "None besides"))
     state: Any = file.state
     if kind == "OrderedDict":
         file.content = collections.OrderedDict(state)
@@ -331,7 +333,7 @@ def containers(file: File) -> Situation:
 
 @mutation
 def not_a_state_dict(file: File) -> Situation:
-    kind, content = file.one(
+    kind, content = file.choose(
         (("a list", [torch.ones(2)]), ("a tensor", torch.ones(2)), ("an empty mapping", {}), ("a number", 3))
     )
     file.content, file.has_reference = content, False
@@ -340,7 +342,7 @@ def not_a_state_dict(file: File) -> Situation:
 
 @mutation
 def pickled_module(file: File) -> Situation:
-    file.content, file.has_reference = _network("mobilenet_v3_small"), False
+    file.content, file.has_reference = _build_model("mobilenet_v3_small"), False
     return Situation("a whole module, pickled", ("unpickled", "state dict"))
 
 
@@ -357,8 +359,8 @@ def _safe(content: Mapping[str, Tensor], path: Path) -> None:
 
 @mutation
 def file_names_and_formats(file: File) -> Situation:
-    form, file.save = file.one((("zip", torch.save), ("legacy", _legacy), ("safetensors", _safe)))
-    file.name = file.one(
+    file_format, file.save = file.choose((("zip", torch.save), ("legacy", _legacy), ("safetensors", _safe)))
+    file.name = file.choose(
         (
             "model.pth",
             "model.pt",
@@ -377,15 +379,15 @@ def file_names_and_formats(file: File) -> Situation:
         )
     )
     return Situation(
-        f"{file.network}, {form} in {file.name}",
+        f"{file.network}, {file_format} in {file.name}",
         (file.name,),
         harmless=file.name in ("model.pth", "model.pt", "model_best.pth.tar", "model.safetensors"),
     )
 
 
 @mutation
-def name_of_a_network(file: File) -> Situation:
-    other = file.one(NETWORKS)
+def model_name(file: File) -> Situation:
+    other = file.choose(MODELS)
     file.name = f"{other}-12345678.pth"
     if not file.network.startswith("regnet"):
         file.hyperparameters.pop("model_name", None)
@@ -394,12 +396,12 @@ def name_of_a_network(file: File) -> Situation:
 
 @mutation
 def damaged_file(file: File) -> Situation:
-    file.name = file.one(("model.pth", "model.safetensors"))
+    file.name = file.choose(("model.pth", "model.safetensors"))
     file.folder.mkdir()
     path = file.folder / file.name
     (_safe if file.name.endswith("safetensors") else torch.save)(file.state, path)
     content = path.read_bytes()
-    how, damaged = file.one(
+    variant, damaged = file.choose(
         (
             ("empty", b""),
             ("cut short", content[:-1000]),
@@ -414,14 +416,14 @@ def damaged_file(file: File) -> Situation:
     )
     path.write_bytes(damaged)
     file.has_reference = False
-    names = ("LFS",) if "LFS" in how else (file.name,)
-    return Situation(f"{file.network} whose {file.name} is {how}", names)
+    names = ("LFS",) if "LFS" in variant else (file.name,)
+    return Situation(f"{file.network} whose {file.name} is {variant}", names)
 
 
 @mutation
 def several_files(file: File) -> Situation:
     file.folder.mkdir()
-    names = file.one(
+    names = file.choose(
         (("a.pth", "b.pth"), ("model.pth", "model.safetensors"), ("best.pt", "last.pt"), ("model.pth", "notes.txt"))
     )
     torch.save(file.state, file.folder / names[0])
@@ -438,15 +440,15 @@ def several_files(file: File) -> Situation:
 def in_an_archive(file: File) -> Situation:
     file.folder.mkdir()
     inner = file.folder.parent / "inner"
-    inside = file.one(("model.pth", "model/model.pth", "a/b/model.pth"))
+    inside = file.choose(("model.pth", "model/model.pth", "a/b/model.pth"))
     (inner / inside).parent.mkdir(parents=True)
     torch.save(file.state, inner / inside)
-    besides = file.one(((), ("code/inference.py",), ("code/inference.py", "README.md")))
+    besides = file.choose(((), ("code/inference.py",), ("code/inference.py", "README.md")))
     for name in besides:
         (inner / name).parent.mkdir(exist_ok=True)
         (inner / name).write_text("print()")
     with tarfile.open(file.folder / "model.tar.gz", "w:gz", compresslevel=1) as archive:
-        archive.add(inner, arcname=file.one((".", "")))
+        archive.add(inner, arcname=file.choose((".", "")))
     shutil.rmtree(inner)
     return Situation(
         f"{file.network} as {inside} in model.tar.gz{' beside ' if besides else ''}{', '.join(besides)}",
@@ -456,6 +458,6 @@ def in_an_archive(file: File) -> Situation:
 
 
 @mutation
-def no_names_of_classes(file: File) -> Situation:
+def no_class_names(file: File) -> Situation:
     file.hyperparameters.pop("class_names", None)
     return Situation(f"{file.network}, whose classes nobody names", ("order", "class_names"), must_warn=True)

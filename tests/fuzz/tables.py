@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from finetune.job.prepare import PreparedJob
 from sagemaker_simulator import Channel, PipeSource
 from tests.fuzz.oracle import Reference, Run, Situation
-from tests.fuzz.running import as_in_production, decoded_records, read_records, shared_folder
+from tests.fuzz.running import decoded_records, production_warnings, read_records, shared_folder
 from tests.support.tiny_transformers import write_folder
 
 Record = tuple[str, str]
@@ -40,7 +40,7 @@ _PIECES = (
     "a:b",
     "日本",
 )
-_ASKS = ("label_column", "text_column", "header", "delimiter")
+_HYPERPARAMETERS = ("label_column", "text_column", "header", "delimiter")
 TYPES = {
     ".csv": "text/csv",
     ".tsv": "text/tab-separated-values",
@@ -71,7 +71,7 @@ class Table:
     has_reference: bool = True
     other_readings: list[list[tuple[Any, ...]]] = field(default_factory=list)
 
-    def one(self, values: Sequence[Any]) -> Any:  # noqa: ANN401 - any type
+    def choose(self, values: Sequence[Any]) -> Any:  # noqa: ANN401 - any type
         """Draw one of some values."""
         return self.draw(st.sampled_from(list(values)))
 
@@ -111,45 +111,45 @@ def mutation(function: Mutation) -> Mutation:
 def model() -> Path:
     """A small text model."""
     folder = shared_folder() / "bert"
-    with as_in_production():
+    with production_warnings():
         return write_folder(folder, "bert", headless=True)
 
 
-def fresh(place: Path, draw: Callable[[st.SearchStrategy[Any]], Any]) -> Table:
+def new_case(root: Path, draw: Callable[[st.SearchStrategy[Any]], Any]) -> Table:
     """Records with one of several label sets, for File or Pipe mode."""
     labels = draw(st.sampled_from(LABEL_SETS))
     count = draw(st.integers(6, 14)) * len(labels)
     pieces = draw(st.lists(st.sampled_from(_PIECES), min_size=count, max_size=count))
     records = [(labels[at % len(labels)], f"{piece} number {at} away") for at, piece in enumerate(pieces)]
-    return Table(records, place / "train", draw, draw(st.booleans()))
+    return Table(records, root / "train", draw, draw(st.booleans()))
 
 
-def read(table: Table, place: Path) -> Run:
+def read(table: Table, root: Path) -> Run:
     """Open the channel as a job does; the value is a sorted list of classes and texts."""
     pipe = PipeSource() if table.piped else None
     channels = [
         Channel("train", table.folder, content_type=table.content_type if table.piped else None, pipe=pipe),
         Channel("model", model()),
     ]
-    wishes = {"strategy": "feature_extraction", "validation_fraction": "0", "epochs": "1", **table.hyperparameters}
-    wishes = {"task": "text-classification", **wishes}
-    return read_records(place, channels, wishes, _records)
+    settings = {"strategy": "feature_extraction", "validation_fraction": "0", "epochs": "1", **table.hyperparameters}
+    settings = {"task": "text-classification", **settings}
+    return read_records(root, channels, settings, _records)
 
 
 def _records(job: PreparedJob) -> object:
     part, stream = job.inputs.train, job.inputs.streams.get("train")
-    found = []
+    decoded = []
     if stream is not None:
-        found = [
+        decoded = [
             ([job.inputs.labels.resolve(label) or label for label in one.labels], list(one.content))
             for one in decoded_records(job, stream.source)
         ]
     elif part is not None:
-        found = [
+        decoded = [
             (list(record.labels), list(record.content))
             for record in (part.reader.read(index) for index in part.indices)
         ]
-    return sorted(found)
+    return sorted(decoded)
 
 
 def reference(table: Table) -> Reference:
@@ -180,15 +180,15 @@ _ODD_NAMES = (
 
 @mutation
 def usual_names(table: Table) -> Situation:
-    names = table.one(_USUAL)
+    names = table.choose(_USUAL)
     turned = table.draw(st.booleans())
     rows = [names, *table.rows()]
-    delimiter, name = table.one(((",", "a.csv"), (";", "a.csv"), ("\t", "a.tsv"), ("\t", "a.csv")))
-    quoting = table.one((csv.QUOTE_MINIMAL, csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC))
-    end = table.one(("\n", "\r\n"))
-    mark = table.one(("", "\ufeff"))
+    delimiter, name = table.choose(((",", "a.csv"), (";", "a.csv"), ("\t", "a.tsv"), ("\t", "a.csv")))
+    quoting = table.choose((csv.QUOTE_MINIMAL, csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC))
+    end = table.choose(("\n", "\r\n"))
+    mark = table.choose(("", "\ufeff"))
     text = mark + dialect([row[::-1] if turned else row for row in rows], delimiter, quoting, end)
-    last = table.one(("", end, end * 2))
+    last = table.choose(("", end, end * 2))
     table.write(name, text.rstrip("\r\n") + last)
     return Situation(
         f"columns {names}, turned {turned}, {delimiter!r}, quoting {quoting}, {end!r}, BOM {mark!r}, {name}",
@@ -198,27 +198,29 @@ def usual_names(table: Table) -> Situation:
 
 @mutation
 def usual_names_and_more_columns(table: Table) -> Situation:
-    names = table.one(_USUAL)
-    more = table.one((("id",), ("", "id"), ("Unnamed: 0",), ("date", "author")))
+    names = table.choose(_USUAL)
+    more = table.choose((("id",), ("", "id"), ("Unnamed: 0",), ("date", "author")))
     header = [*more, *names]
     rows = [[*(str(at) for _ in more), *row] for at, row in enumerate(table.rows())]
     order = table.draw(st.permutations(range(len(header))))
     table.write("a.csv", dialect([[row[at] for at in order] for row in (header, *rows)]))
-    return Situation(f"columns {[header[at] for at in order]}", (*_ASKS, "column"), harmless=True)
+    return Situation(f"columns {[header[at] for at in order]}", (*_HYPERPARAMETERS, "column"), harmless=True)
 
 
 @mutation
 def odd_names(table: Table) -> Situation:
-    names = table.one(_ODD_NAMES)
+    names = table.choose(_ODD_NAMES)
     turned = table.draw(st.booleans())
     rows = [names, *table.rows()]
     table.write("a.csv", dialect([row[::-1] if turned else row for row in rows]))
-    return Situation(f"columns {names[::-1] if turned else names} of labels like {table.records[0][0]!r}", _ASKS)
+    return Situation(
+        f"columns {names[::-1] if turned else names} of labels like {table.records[0][0]!r}", _HYPERPARAMETERS
+    )
 
 
 @mutation
-def odd_names_that_are_told(table: Table) -> Situation:
-    label, text = table.one(_ODD_NAMES)
+def odd_names_with_hyperparameters(table: Table) -> Situation:
+    label, text = table.choose(_ODD_NAMES)
     turned = table.draw(st.booleans())
     table.hyperparameters |= {"label_column": label, "text_column": text}
     if label == "0":
@@ -231,16 +233,16 @@ def odd_names_that_are_told(table: Table) -> Situation:
 @mutation
 def no_header(table: Table) -> Situation:
     turned = table.draw(st.booleans())
-    delimiter, name = table.one(((",", "a.csv"), (";", "a.csv"), ("\t", "a.tsv")))
+    delimiter, name = table.choose(((",", "a.csv"), (";", "a.csv"), ("\t", "a.tsv")))
     table.write(name, dialect([row[::-1] if turned else row for row in table.rows()], delimiter))
     return Situation(
         f"no header, {'text' if turned else 'label'} first, {delimiter!r}, labels like {table.records[0][0]!r}",
-        (*_ASKS, "column 0"),
+        (*_HYPERPARAMETERS, "column 0"),
     )
 
 
 @mutation
-def no_header_that_is_told(table: Table) -> Situation:
+def no_header_with_hyperparameter(table: Table) -> Situation:
     turned = table.draw(st.booleans())
     table.hyperparameters |= (
         {"header": "false", "label_column": "1", "text_column": "0"} if turned else {"header": "false"}
@@ -250,8 +252,8 @@ def no_header_that_is_told(table: Table) -> Situation:
 
 
 @mutation
-def a_header_that_is_told(table: Table) -> Situation:
-    names = table.one(_USUAL)
+def header_with_hyperparameter(table: Table) -> Situation:
+    names = table.choose(_USUAL)
     table.hyperparameters["header"] = "true"
     table.write("a.csv", dialect([names, *table.rows()]))
     return Situation(f"columns {names}, header=true", harmless=True)
@@ -259,23 +261,23 @@ def a_header_that_is_told(table: Table) -> Situation:
 
 @mutation
 def first_record_looks_like_a_header(table: Table) -> Situation:
-    first = table.one((("neg", "bad"), ("rare", "short")))
+    first = table.choose((("neg", "bad"), ("rare", "short")))
     table.other_readings = [list(table.records)]  # pandas treats the first row as a header, too.
     table.records.insert(0, first)
     table.write("a.csv", dialect(table.rows()))
-    return Situation(f"no header; the first record is {first}", (*_ASKS, "first row"))
+    return Situation(f"no header; the first record is {first}", (*_HYPERPARAMETERS, "first row"))
 
 
 @mutation
 def delimiters_in_texts(table: Table) -> Situation:
-    delimiter = table.one((";", "\t", "|", ","))
-    inner = table.one((",", ";", ", "))
+    delimiter = table.choose((";", "\t", "|", ","))
+    inner = table.choose((",", ";", ", "))
     table.records = [(label, f"word {at}{inner}very{inner}long") for at, (label, _) in enumerate(table.records)]
     header = table.draw(st.booleans())
     rows = [("label", "text")] * header + table.rows()
     table.write("a.csv", dialect(rows, delimiter))
     return Situation(
-        f"{delimiter!r} between fields, {inner!r} in every text, {'with' if header else 'no'} header", _ASKS
+        f"{delimiter!r} between fields, {inner!r} in every text, {'with' if header else 'no'} header", _HYPERPARAMETERS
     )
 
 
@@ -292,7 +294,7 @@ def unquoted_commas(table: Table) -> Situation:
 
 @mutation
 def repeated_header(table: Table) -> Situation:
-    names = table.one((*_USUAL, *_ODD_NAMES[:3]))
+    names = table.choose((*_USUAL, *_ODD_NAMES[:3]))
     half = len(table.records) // 2
     rows = table.rows()
     many = table.draw(st.booleans())
@@ -304,22 +306,22 @@ def repeated_header(table: Table) -> Situation:
     usual = names in _USUAL
     return Situation(
         f"columns {names}, named again {'in a second file' if many else 'in the middle'}",
-        (*_ASKS, names[0]),
+        (*_HYPERPARAMETERS, names[0]),
         harmless=many and usual,
     )
 
 
 @mutation
 def line_ends(table: Table) -> Situation:
-    name, delimiter = table.one((("a.csv", ","), ("a.tsv", "\t")))
-    end = table.one(("\r", "\n\r", "\u2028", "\x85", "\r\r\n", "\n\n"))
+    name, delimiter = table.choose((("a.csv", ","), ("a.tsv", "\t")))
+    end = table.choose(("\r", "\n\r", "\u2028", "\x85", "\r\r\n", "\n\n"))
     table.write(name, dialect([("label", "text"), *table.rows()], delimiter, end=end))
     return Situation(f"lines of {name} that end in {end!r}", ("line", "label_column", "column", "carriage return"))
 
 
 @mutation
 def line_ends_in_texts(table: Table) -> Situation:
-    inner = table.one(("\n", "\n\n", "\u2028", "\x0b", "\x0c", "\x1c", "\x85"))
+    inner = table.choose(("\n", "\n\n", "\u2028", "\x0b", "\x0c", "\x1c", "\x85"))
     table.records = [(label, f"first{inner}second {at}") for at, (label, _) in enumerate(table.records)]
     table.write("a.csv", dialect([("label", "text"), *table.rows()]))
     return Situation(f"{inner!r} in every text", harmless=True)
@@ -327,7 +329,7 @@ def line_ends_in_texts(table: Table) -> Situation:
 
 @mutation
 def encodings(table: Table) -> Situation:
-    encoding = table.one(("utf-16", "utf-16-le", "latin-1", "cp1252", "utf-32", "utf-8-sig"))
+    encoding = table.choose(("utf-16", "utf-16-le", "latin-1", "cp1252", "utf-32", "utf-8-sig"))
     table.records = [(label, f"Ärger {at}") for at, (label, _) in enumerate(table.records)]
     table.write("a.csv", dialect([("label", "text"), *table.rows()]).encode(encoding))
     return Situation(f"encoding {encoding}", ("UTF-8", "UTF-16", "UTF-32"), harmless=encoding == "utf-8-sig")
@@ -335,17 +337,17 @@ def encodings(table: Table) -> Situation:
 
 @mutation
 def lines_before_the_table(table: Table) -> Situation:
-    line = table.one(("sep=;", "# exported 2024-01-01", "My survey", "My survey,", "#label,text", ""))
+    line = table.choose(("sep=;", "# exported 2024-01-01", "My survey", "My survey,", "#label,text", ""))
     delimiter = ";" if line == "sep=;" else ","
     table.write("a.csv", f"{line}\n{dialect([('label', 'text'), *table.rows()], delimiter)}")
     return Situation(
-        f"the line {line!r} before the header", (*_ASKS, line or "line", "column names"), harmless=not line
+        f"the line {line!r} before the header", (*_HYPERPARAMETERS, line or "line", "column names"), harmless=not line
     )
 
 
 @mutation
-def form_of_fasttext(table: Table) -> Situation:
-    name = table.one(("a.csv", "a.txt", "train.ft.txt"))
+def fasttext_format(table: Table) -> Situation:
+    name = table.choose(("a.csv", "a.txt", "train.ft.txt"))
     table.records = [(label.replace(" ", "-"), text) for label, text in table.rows()]
     table.records = [(label, f"good , {text}") for label, text in table.rows()]
     table.write(name, "".join(f"__label__{label} {text}\n" for label, text in table.rows()))
@@ -356,12 +358,12 @@ def form_of_fasttext(table: Table) -> Situation:
 @mutation
 def other_files_called_csv(table: Table) -> Situation:
     content = io.BytesIO()
-    how = table.one(("zip", "gzip", "Parquet", "JSON Lines", "HTML", "empty", "NUL", "xlsx"))
+    variant = table.choose(("zip", "gzip", "Parquet", "JSON Lines", "HTML", "empty", "NUL", "xlsx"))
     csv_text = dialect([("label", "text"), *table.rows()])
-    if how in ("zip", "xlsx"):
+    if variant in ("zip", "xlsx"):
         with zipfile.ZipFile(content, "w") as archive:
-            archive.writestr("xl/workbook.xml" if how == "xlsx" else "a.csv", csv_text)
-    table.has_reference = how == "gzip"
+            archive.writestr("xl/workbook.xml" if variant == "xlsx" else "a.csv", csv_text)
+    table.has_reference = variant == "gzip"
     contents: dict[str, str | bytes] = {
         "zip": content.getvalue(),
         "xlsx": content.getvalue(),
@@ -372,10 +374,24 @@ def other_files_called_csv(table: Table) -> Situation:
         "empty": "",
         "NUL": csv_text.replace("a", "\0"),
     }
-    table.write("a.csv", contents[how])
+    table.write("a.csv", contents[variant])
     return Situation(
-        f"{how} in a file called a.csv",
-        ("zip", "spreadsheet", "gzip", "Parquet", "JSON", "HTML", "empty", "no rows", "NUL", "xlsx", "{", "<", *_ASKS),
+        f"{variant} in a file called a.csv",
+        (
+            "zip",
+            "spreadsheet",
+            "gzip",
+            "Parquet",
+            "JSON",
+            "HTML",
+            "empty",
+            "no rows",
+            "NUL",
+            "xlsx",
+            "{",
+            "<",
+            *_HYPERPARAMETERS,
+        ),
     )
 
 
@@ -383,7 +399,7 @@ def other_files_called_csv(table: Table) -> Situation:
 def ragged_rows(table: Table) -> Situation:
     rows = [("label", "text"), *table.rows()]
     at = table.draw(st.integers(1, len(rows) - 1))
-    rows[at] = table.one((rows[at][:1], (*rows[at], "more"), ("", *rows[at])))
+    rows[at] = table.choose((rows[at][:1], (*rows[at], "more"), ("", *rows[at])))
     if table.draw(st.booleans()):
         table.hyperparameters["max_bad_records"] = "1"
     table.write("a.csv", dialect(rows))
@@ -393,7 +409,7 @@ def ragged_rows(table: Table) -> Situation:
 
 @mutation
 def stray_quotes(table: Table) -> Situation:
-    name, delimiter = table.one((("a.csv", ","), ("a.tsv", "\t")))
+    name, delimiter = table.choose((("a.csv", ","), ("a.tsv", "\t")))
     table.records = [
         (label, f'5" disk {at}' if at % 3 == 0 else f'"so" {at}') for at, (label, _) in enumerate(table.records)
     ]
@@ -412,7 +428,7 @@ def _labelled(table: Table, values: Sequence[Any]) -> None:
 
 
 @mutation
-def whole_numbers_with_fraction(table: Table) -> Situation:
+def integers_with_fraction(table: Table) -> Situation:
     """A data frame converts all integers to floats if a value is missing."""
     _labelled(table, ("0.0", "1.0", "2.0"))
     table.write("a.csv", dialect([("label", "text"), *table.rows()]))
@@ -422,13 +438,13 @@ def whole_numbers_with_fraction(table: Table) -> Situation:
 
 @mutation
 def missing_labels(table: Table) -> Situation:
-    numbers = table.one((("0", "1"), ("0.0", "1.0"), ("1", "2", "3")))
-    missing = table.one(("", "nan", "NaN", "NA", "null", "None", "<NA>", "N/A", "-nan", "#N/A", "n/a", "NULL"))
+    numbers = table.choose((("0", "1"), ("0.0", "1.0"), ("1", "2", "3")))
+    missing = table.choose(("", "nan", "NaN", "NA", "null", "None", "<NA>", "N/A", "-nan", "#N/A", "n/a", "NULL"))
     _labelled(table, numbers)
     rows = table.rows()
     holes = set(table.draw(st.lists(st.integers(0, len(rows) - 1), min_size=1, max_size=3, unique=True)))
     rows = [(missing if at in holes else label, text) for at, (label, text) in enumerate(rows)]
-    name = table.one(("a.csv", "a.tsv", "a.jsonl"))
+    name = table.choose(("a.csv", "a.tsv", "a.jsonl"))
     if name == "a.jsonl":
         table.write(name, "".join(json.dumps({"label": label, "text": text}) + "\n" for label, text in rows))
     else:
@@ -446,8 +462,8 @@ def missing_labels(table: Table) -> Situation:
 def missing_texts(table: Table) -> Situation:
     rows = table.rows()
     at = table.draw(st.integers(0, len(rows) - 1))
-    rows[at] = (rows[at][0], table.one(("", " ", "\u00a0")))
-    table.hyperparameters["max_bad_records"] = table.one(("0", "1"))
+    rows[at] = (rows[at][0], table.choose(("", " ", "\u00a0")))
+    table.hyperparameters["max_bad_records"] = table.choose(("0", "1"))
     del table.records[at]
     table.write("a.csv", dialect([("label", "text"), *rows]))
     return Situation("a row without text", ("empty",))
@@ -455,7 +471,7 @@ def missing_texts(table: Table) -> Situation:
 
 @mutation
 def labels_that_look_alike(table: Table) -> Situation:
-    values = table.one(
+    values = table.choose(
         (("Pos", "pos", "neg"), ("01", "1", "2"), ("a b", "a  b", "c"), ("yes", "yes.", "no"), ("é", "e\u0301", "f"))
     )
     _labelled(table, values)
@@ -467,10 +483,10 @@ def labels_that_look_alike(table: Table) -> Situation:
 
 
 @mutation
-def truth_values(table: Table) -> Situation:
-    values = table.one((("True", "False"), ("true", "false"), ("TRUE", "FALSE"), ("yes", "no"), ("y", "n")))
+def boolean_labels(table: Table) -> Situation:
+    values = table.choose((("True", "False"), ("true", "false"), ("TRUE", "FALSE"), ("yes", "no"), ("y", "n")))
     _labelled(table, values)
-    name = table.one(("a.csv", "a.jsonl"))
+    name = table.choose(("a.csv", "a.jsonl"))
     if name == "a.jsonl" and values[0] == "true":
         lines = [json.dumps({"label": label == "true", "text": text}) for label, text in table.rows()]
         table.write(name, "\n".join(lines))
@@ -483,7 +499,7 @@ def truth_values(table: Table) -> Situation:
 
 @mutation
 def several_labels(table: Table) -> Situation:
-    separator = table.one((", ", ",", ";", "/", "|", " | ", " ", "json", "\n"))
+    separator = table.choose((", ", ",", ";", "/", "|", " | ", " ", "json", "\n"))
     sets = (["neg"], ["all", "neg"], ["pos"], ["all", "pos"], ["all"])
     table.hyperparameters["multi_label"] = "true"
     table.records = [(sets[at % len(sets)], text) for at, (_, text) in enumerate(table.records)]
@@ -503,16 +519,16 @@ def several_labels(table: Table) -> Situation:
 
 @mutation
 def json_lines(table: Table) -> Situation:
-    names = table.one(_USUAL)
-    end = table.one(("\n", "\r\n"))
+    names = table.choose(_USUAL)
+    end = table.choose(("\n", "\r\n"))
     number = table.draw(st.booleans()) and table.records[0][0].isdecimal()
     rows = [
         {names[0]: int(label) if number else label, names[1]: text, "id": at}
         for at, (label, text) in enumerate(table.rows())
     ]
     lines = [json.dumps(row, ensure_ascii=table.draw(st.booleans())) for row in rows]
-    mark = table.one(("", "\ufeff"))
-    table.write(table.one(("a.jsonl", "a.json")), mark + end.join(lines) + table.one(("", end)))
+    mark = table.choose(("", "\ufeff"))
+    table.write(table.choose(("a.jsonl", "a.json")), mark + end.join(lines) + table.choose(("", end)))
     table.content_type = TYPES[".jsonl"]
     return Situation(f"JSON Lines with {names}, {end!r}", harmless=True)
 
@@ -520,22 +536,22 @@ def json_lines(table: Table) -> Situation:
 @mutation
 def json_list(table: Table) -> Situation:
     rows = [{"label": label, "text": text} for label, text in table.rows()]
-    form = table.one(("list", "indented", "data", "columns", "index"))
+    file_format = table.choose(("list", "indented", "data", "columns", "index"))
     content: str = {
         "list": json.dumps(rows),
         "indented": json.dumps(rows, indent=2),
         "data": json.dumps({"data": rows}),
         "columns": json.dumps({"label": [row["label"] for row in rows], "text": [row["text"] for row in rows]}),
         "index": json.dumps({str(at): row for at, row in enumerate(rows)}),
-    }[form]
-    table.write(table.one(("a.json", "a.jsonl")), content)
+    }[file_format]
+    table.write(table.choose(("a.json", "a.jsonl")), content)
     table.content_type = TYPES[".jsonl"]
-    return Situation(f"one JSON {form} of all records", ("list", "object per line", "lines=True", "one object"))
+    return Situation(f"one JSON {file_format} of all records", ("list", "object per line", "lines=True", "one object"))
 
 
 @mutation
 def odd_json_lines(table: Table) -> Situation:
-    kind = table.one(
+    kind = table.choose(
         ("NaN", "null", "list", "object", "deep", "half a surrogate", "cut", "duplicate key", "float", "nested")
     )
     lines = [json.dumps({"label": label, "text": text}) for label, text in table.rows()]
@@ -553,7 +569,7 @@ def odd_json_lines(table: Table) -> Situation:
     }[kind]
     at = table.draw(st.integers(0, len(lines)))
     lines.insert(at, odd)
-    limit = table.one(("0", "1"))
+    limit = table.choose(("0", "1"))
     table.hyperparameters["max_bad_records"] = limit
     table.write("a.jsonl", "\n".join(lines))
     if kind in ("duplicate key", "float"):
@@ -570,7 +586,7 @@ def parquet(table: Table) -> Situation:
     import pyarrow
     import pyarrow.parquet
 
-    kind = table.one(("text", "int64", "float", "bool", "dictionary", "large", "binary", "timestamp", "nulls"))
+    kind = table.choose(("text", "int64", "float", "bool", "dictionary", "large", "binary", "timestamp", "nulls"))
     labels = [label for label, _ in table.rows()]
     numbers = [sorted(set(labels)).index(label) for label in labels]
     values: Any = {
@@ -626,7 +642,7 @@ def images_in_parquet(table: Table) -> Situation:
 
 @mutation
 def compressed(table: Table) -> Situation:
-    name = table.one(("a.csv.gz", "a.jsonl.gz"))
+    name = table.choose(("a.csv.gz", "a.jsonl.gz"))
     rows = table.rows()
     text = (
         dialect([("label", "text"), *rows])
@@ -638,11 +654,11 @@ def compressed(table: Table) -> Situation:
 
 
 @mutation
-def files_of_several_kinds(table: Table) -> Situation:
+def several_file_types(table: Table) -> Situation:
     half = len(table.records) // 2
     rows = table.rows()
     table.piped = False
-    kind = table.one(("turned", "json", "no header", "names", "tsv"))
+    kind = table.choose(("turned", "json", "no header", "names", "tsv"))
     table.write("a.csv", dialect([("label", "text"), *rows[:half]]))
     if kind == "turned":
         table.write("b.csv", dialect([("text", "label"), *(row[::-1] for row in rows[half:])]))
@@ -654,12 +670,14 @@ def files_of_several_kinds(table: Table) -> Situation:
         table.write("b.csv", dialect([("stars", "phrase"), *rows[half:]]))
     else:
         table.write("b.tsv", dialect([("label", "text"), *rows[half:]], "\t"))
-    return Situation(f"two files: the second {kind}", (*_ASKS, "column"), harmless=kind in ("turned", "json", "tsv"))
+    return Situation(
+        f"two files: the second {kind}", (*_HYPERPARAMETERS, "column"), harmless=kind in ("turned", "json", "tsv")
+    )
 
 
 @mutation
 def without_ending(table: Table) -> Situation:
-    name = table.one(("train", "part-00000", "train.txt", "data.dat", "a.CSV", "train.csv.bak", "a.xls"))
+    name = table.choose(("train", "part-00000", "train.txt", "data.dat", "a.CSV", "train.csv.bak", "a.xls"))
     table.write(name, dialect([("label", "text"), *table.rows()]))
     table.content_type = "text/csv"
     return Situation(f"a file called {name}", (name, "ending", ".bak", ".txt", ".xls", "content type"))

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import strategies as st
 
 from tests.fuzz.archives import MUTATIONS, Packed
-from tests.fuzz.model_folders import fresh, reference, write_channel
-from tests.fuzz.oracle import check, close
+from tests.fuzz.model_folders import new_case, reference, write_channel
+from tests.fuzz.oracle import check, is_close
 from tests.fuzz.profile import try_examples
-from tests.fuzz.running import evaluate, folder_for_an_example
+from tests.fuzz.running import evaluate, example_folder
 
 EXAMPLES = {"odd_names": 50, "damaged_archive": 20}
 
@@ -17,11 +17,11 @@ EXAMPLES = {"odd_names": 50, "damaged_archive": 20}
 @pytest.mark.parametrize("name", MUTATIONS)
 def test_archive_variant(name: str) -> None:
     def example(data: st.DataObject) -> None:
-        with folder_for_an_example() as place:
-            folder = fresh(place, data.draw(st.sampled_from(("bert", "resnet"))), data.draw)
-            packed = Packed(folder, place / "channel", data.draw)
+        with example_folder() as root:
+            folder = new_case(root, data.draw(st.sampled_from(("bert", "resnet"))), data.draw)
+            packed = Packed(folder, root / "channel", data.draw)
             situation = MUTATIONS[name](packed)
-            run = evaluate(place, {"model": packed.channel, "test": write_channel(place / "test", folder)})
-            check(situation, run, reference(folder), close)
+            run = evaluate(root, {"model": packed.channel, "test": write_channel(root / "test", folder)})
+            check(situation, run, reference(folder), is_close)
 
     try_examples(EXAMPLES.get(name, 10), example)

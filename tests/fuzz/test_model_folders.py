@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from sagemaker_simulator import Channel
 from tests.fuzz.model_faults import HEAD_MUTATIONS, MUTATIONS
-from tests.fuzz.model_folders import Folder, fresh, kept_head, reference, write_channel
-from tests.fuzz.oracle import Situation, check, close
+from tests.fuzz.model_folders import Folder, existing_head, new_case, reference, write_channel
+from tests.fuzz.oracle import Situation, check, is_close
 from tests.fuzz.profile import try_examples
-from tests.fuzz.running import evaluate, folder_for_an_example, read_records
+from tests.fuzz.running import evaluate, example_folder, read_records
 
 EXAMPLES = {
     "unchanged": 10,
@@ -47,9 +47,9 @@ EXAMPLES = {
 """Maximum number of examples per mutation; if there are fewer distinct ones, each is tried."""
 
 
-def judge(place: Path, folder: Folder, channel: Path, situation: Situation) -> None:
-    run = evaluate(place, {"model": channel, "test": write_channel(place / "test", folder)})
-    check(situation, run, reference(folder), close)
+def judge(root: Path, folder: Folder, channel: Path, situation: Situation) -> None:
+    run = evaluate(root, {"model": channel, "test": write_channel(root / "test", folder)})
+    check(situation, run, reference(folder), is_close)
 
 
 @pytest.mark.parametrize("name", MUTATIONS)
@@ -57,10 +57,10 @@ def test_single_fault(name: str) -> None:
     types, mutate = MUTATIONS[name]
 
     def example(data: st.DataObject) -> None:
-        with folder_for_an_example() as place:
-            folder = fresh(place, data.draw(st.sampled_from(types)), data.draw)
+        with example_folder() as root:
+            folder = new_case(root, data.draw(st.sampled_from(types)), data.draw)
             channel = folder.path
-            judge(place, folder, channel, mutate(folder))
+            judge(root, folder, channel, mutate(folder))
 
     try_examples(EXAMPLES.get(name, 8), example)
 
@@ -69,10 +69,10 @@ def test_pair_of_faults() -> None:
     kinds = sorted({kind for types, _ in MUTATIONS.values() for kind in types})
 
     def example(data: st.DataObject) -> None:
-        with folder_for_an_example() as place:
+        with example_folder() as root:
             model_type = data.draw(st.sampled_from(kinds))
             suitable = sorted(name for name, (types, _) in MUTATIONS.items() if model_type in types)
-            folder = fresh(place, model_type, data.draw)
+            folder = new_case(root, model_type, data.draw)
             channel = folder.path
             situations = []
             for name in data.draw(st.lists(st.sampled_from(suitable), min_size=2, max_size=2, unique=True)):
@@ -80,7 +80,7 @@ def test_pair_of_faults() -> None:
                     situations.append(MUTATIONS[name][1](folder))
                 except (OSError, LookupError, ValueError, TypeError, StopIteration, RuntimeError):
                     reject()  # The first mutation left nothing for the second to change.
-            judge(place, folder, channel, Situation.of_several(situations))
+            judge(root, folder, channel, Situation.combine(situations))
 
     try_examples(60, example)
 
@@ -92,16 +92,16 @@ def test_head_kept_for_training(name: str, reinitialize: str) -> None:
     types, mutate = MUTATIONS[name]
 
     def example(data: st.DataObject) -> None:
-        with folder_for_an_example() as place:
-            folder = fresh(place, data.draw(st.sampled_from(types)), data.draw)
-            channels = [Channel("model", folder.path), Channel("train", write_channel(place / "train", folder))]
+        with example_folder() as root:
+            folder = new_case(root, data.draw(st.sampled_from(types)), data.draw)
+            channels = [Channel("model", folder.path), Channel("train", write_channel(root / "train", folder))]
             situation = mutate(folder)
-            wishes = {
+            settings = {
                 "strategy": "feature_extraction",
                 "validation_fraction": "0",
                 "reinitialize_top_layer": reinitialize,
             }
-            run = read_records(place, channels, wishes, lambda job: job.backbone.weights.kept_head)
-            check(situation, run, kept_head(folder, reinitialize), close)
+            run = read_records(root, channels, settings, lambda job: job.backbone.weights.kept_head)
+            check(situation, run, existing_head(folder, reinitialize), is_close)
 
     try_examples(6, example)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from hypothesis import strategies as st
 
-from tests.fuzz.oracle import check, close
+from tests.fuzz.oracle import check, is_close
 from tests.fuzz.profile import try_examples
-from tests.fuzz.running import evaluate, folder_for_an_example
-from tests.fuzz.state_dicts import MUTATIONS, fresh, reference, write_channel
+from tests.fuzz.running import evaluate, example_folder
+from tests.fuzz.state_dicts import MUTATIONS, new_case, reference, write_channel
 
 EXAMPLES = {
     "drop_tensor": 8,
@@ -22,11 +22,11 @@ EXAMPLES = {
 @pytest.mark.parametrize("name", MUTATIONS)
 def test_single_fault(name: str) -> None:
     def example(data: st.DataObject) -> None:
-        with folder_for_an_example() as place:
-            file = fresh(place, data.draw)
+        with example_folder() as root:
+            file = new_case(root, data.draw)
             situation = MUTATIONS[name](file)
             file.write()
-            channels = {"model": file.folder, "test": write_channel(place / "test")}
-            check(situation, evaluate(place, channels, file.hyperparameters), reference(file), close)
+            channels = {"model": file.folder, "test": write_channel(root / "test")}
+            check(situation, evaluate(root, channels, file.hyperparameters), reference(file), is_close)
 
     try_examples(EXAMPLES.get(name, 4), example)

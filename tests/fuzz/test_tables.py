@@ -5,19 +5,19 @@ from __future__ import annotations
 import pytest
 from hypothesis import strategies as st
 
-from tests.fuzz.oracle import check, close
+from tests.fuzz.oracle import check, is_close
 from tests.fuzz.profile import try_examples
-from tests.fuzz.running import folder_for_an_example
-from tests.fuzz.tables import MUTATIONS, fresh, read, reference
+from tests.fuzz.running import example_folder
+from tests.fuzz.tables import MUTATIONS, new_case, read, reference
 
 
 @pytest.mark.parametrize("name", MUTATIONS)
 def test_unusual_input(name: str) -> None:
     def example(data: st.DataObject) -> None:
-        with folder_for_an_example() as place:
-            table = fresh(place, data.draw)
+        with example_folder() as root:
+            table = new_case(root, data.draw)
             situation = MUTATIONS[name](table)
             mode = "Pipe mode" if table.piped else "File mode"
-            check(situation.also(mode), read(table, place), reference(table), close)
+            check(situation.with_text(mode), read(table, root), reference(table), is_close)
 
     try_examples(20, example)
