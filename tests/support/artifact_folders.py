@@ -70,8 +70,8 @@ def _save(config: PretrainedConfig, folder: Path) -> Path:
 
     with torch.random.fork_rng():
         torch.manual_seed(3)
-        network = AutoModel.from_config(config)  # type: ignore[no-untyped-call]  # transformers leaves it untyped
-    network.save_pretrained(folder)
+        model = AutoModel.from_config(config)  # type: ignore[no-untyped-call]  # transformers leaves it untyped
+    model.save_pretrained(folder)
     return folder
 
 
@@ -80,19 +80,19 @@ def _save_bert_tokenizer(folder: Path) -> int:
     return _save_tokenizer(folder, ("[PAD]", "[UNK]", "[CLS]", "[SEP]"), names)
 
 
-def _save_tokenizer(folder: Path, special: tuple[str, ...], names: dict[str, str]) -> int:
+def _save_tokenizer(folder: Path, special_tokens: tuple[str, ...], names: dict[str, str]) -> int:
     """Save a word-level tokenizer and return its vocabulary size."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-    numbers = {word: number for number, word in enumerate((*special, *WORDS))}
-    words = Tokenizer(models.WordLevel(numbers, unk_token="[UNK]"))
-    words.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    token_ids = {word: number for number, word in enumerate((*special_tokens, *WORDS))}
+    tokenizer = Tokenizer(models.WordLevel(token_ids, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     if "cls_token" in names:
-        markers = [(name, numbers[name]) for name in ("[CLS]", "[SEP]")]
+        markers = [(name, token_ids[name]) for name in ("[CLS]", "[SEP]")]
         pair = "[CLS] $A [SEP] $B:1 [SEP]:1"
-        words.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", pair, markers)
+        tokenizer.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", pair, markers)
     folder.mkdir()
-    words.save(str(folder / "tokenizer.json"))
+    tokenizer.save(str(folder / "tokenizer.json"))
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 32, **names}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
-    return len(numbers)
+    return len(token_ids)

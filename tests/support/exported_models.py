@@ -52,7 +52,7 @@ class Wanted:
         backbone = load_backbone(request)
         head = dict(backbone.module.named_parameters())
         if isinstance(backbone.expects, ImageInput):
-            _settle_normalisation(backbone, backbone.expects.size)
+            _calibrate_batchnorm(backbone, backbone.expects.size)
         with torch.no_grad():
             for name in backbone.layer_groups()[-1].parameters:
                 head[name].mul_(4.0)
@@ -80,13 +80,13 @@ def evaluate(backbone: Backbone, contents: Sequence[Content], *, multi_label: bo
 
 def transform_of(backbone: Backbone) -> Transform:
     """The evaluation transform, as a job sets it up."""
-    expects = backbone.expects
-    if isinstance(expects, ImageInput):
-        return ImageTransform(image_geometry(expects), "none")
-    return TextTransform(expects.tokenizer, expects.max_length)
+    input_spec = backbone.expects
+    if isinstance(input_spec, ImageInput):
+        return ImageTransform(image_geometry(input_spec), "none")
+    return TextTransform(input_spec.tokenizer, input_spec.max_length)
 
 
-def _settle_normalisation(backbone: Backbone, size: int) -> None:
+def _calibrate_batchnorm(backbone: Backbone, size: int) -> None:
     """Run noise through batch normalization: with random weights, its initial statistics fit no layer."""
     noise = torch.randint(0, 256, (8, 3, size, size), generator=torch.Generator().manual_seed(5), dtype=torch.uint8)
     for module in backbone.module.modules():

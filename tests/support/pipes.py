@@ -22,47 +22,47 @@ OWN_TREE = {**ENVIRONMENT, "PYTHONPATH": f"{ROOT / 'src'}:{ENVIRONMENT['PYTHONPA
 
 def pictures(per_class: int, first: int = 0) -> list[tuple[str, bytes]]:
     """Classes and contents of images, interleaved."""
-    found = [(name, encoded(picture(name, number))) for number in range(first, first + per_class) for name in NAMES]
-    random.Random(first).shuffle(found)
-    return found
+    objects = [(name, encoded(picture(name, number))) for number in range(first, first + per_class) for name in NAMES]
+    random.Random(first).shuffle(objects)
+    return objects
 
 
-def image_records(place: Path, per_class: int, first: int = 0) -> Channel:
+def image_records(folder: Path, per_class: int, first: int = 0) -> Channel:
     """MXNet image records in two objects, with numeric labels."""
     records = [
         escaped_recordio(struct.pack("<IfQQ", 0, NAMES.index(name), number, 0) + content)
         for number, (name, content) in enumerate(pictures(per_class, first))
     ]
-    place.mkdir(parents=True)
-    (place / "part-0.rec").write_bytes(b"".join(records[::2]))
-    (place / "part-1.rec").write_bytes(b"".join(records[1::2]))
-    return Channel("train", place, content_type="application/x-recordio", pipe=PipeSource())
+    folder.mkdir(parents=True)
+    (folder / "part-0.rec").write_bytes(b"".join(records[::2]))
+    (folder / "part-1.rec").write_bytes(b"".join(records[1::2]))
+    return Channel("train", folder, content_type="application/x-recordio", pipe=PipeSource())
 
 
-def augmented_manifest(place: Path, per_class: int, first: int = 0) -> Channel:
+def augmented_manifest(folder: Path, per_class: int, first: int = 0) -> Channel:
     """A manifest with an image and a class name in each line."""
-    place.mkdir(parents=True)
+    folder.mkdir(parents=True)
     lines = []
     for number, (name, content) in enumerate(pictures(per_class, first)):
-        (place / f"{number}.png").write_bytes(content)
+        (folder / f"{number}.png").write_bytes(content)
         lines.append(json.dumps({"source-ref": f"s3://bucket/{number}.png", "class": name}))
-    (place / "train.manifest").write_text("\n".join(lines))
+    (folder / "train.manifest").write_text("\n".join(lines))
     source = PipeSource("AugmentedManifestFile", ("source-ref", "class"), wrapped=True)
-    return Channel("train", place / "train.manifest", content_type="application/x-recordio", pipe=source)
+    return Channel("train", folder / "train.manifest", content_type="application/x-recordio", pipe=source)
 
 
-def shards(place: Path, per_class: int, first: int = 0) -> Channel:
+def shards(folder: Path, per_class: int, first: int = 0) -> Channel:
     """Two tar shards with an image and a class in each sample."""
-    place.mkdir(parents=True)
-    found = pictures(per_class, first)
+    folder.mkdir(parents=True)
+    objects = pictures(per_class, first)
     for shard in range(2):
-        with tarfile.open(place / f"{shard:03d}.tar", "w") as tar:
-            for number, (name, content) in enumerate(found[shard::2]):
-                for ending, what in (("png", content), ("cls", name.encode())):
-                    info = tarfile.TarInfo(f"{number:04d}.{ending}")
-                    info.size = len(what)
-                    tar.addfile(info, io.BytesIO(what))
-    return Channel("train", place, content_type="application/x-tar", pipe=PipeSource())
+        with tarfile.open(folder / f"{shard:03d}.tar", "w") as tar:
+            for number, (name, content) in enumerate(objects[shard::2]):
+                for extension, payload in (("png", content), ("cls", name.encode())):
+                    info = tarfile.TarInfo(f"{number:04d}.{extension}")
+                    info.size = len(payload)
+                    tar.addfile(info, io.BytesIO(payload))
+    return Channel("train", folder, content_type="application/x-tar", pipe=PipeSource())
 
 
 def named(channel: Channel, name: str) -> Channel:
@@ -82,29 +82,29 @@ def as_files(channel: Channel) -> Channel:
 def texts(count: int, first: int = 0) -> list[tuple[str, str]]:
     """Labels and texts of simple sentences."""
     words = {"good": ("cat", "sat", "mat"), "bad": ("dog", "ran", "away")}
-    found = []
+    objects = []
     for number in range(first, first + count):
-        draw = random.Random(number)
+        rng = random.Random(number)
         label = ("good", "bad")[number % 2]
-        found.append((label, f'the {draw.choice(words[label])},\n"{draw.choice(words[label])}" up'))
-    return found
+        objects.append((label, f'the {rng.choice(words[label])},\n"{rng.choice(words[label])}" up'))
+    return objects
 
 
-def json_lines(place: Path, count: int, first: int = 0) -> Channel:
+def json_lines(folder: Path, count: int, first: int = 0) -> Channel:
     """JSON Lines in two objects, the first without a final newline."""
-    place.mkdir(parents=True)
+    folder.mkdir(parents=True)
     lines = [json.dumps({"label": label, "text": text}) for label, text in texts(count, first)]
-    (place / "0.jsonl").write_text("\n".join(lines[::2]))
-    (place / "1.jsonl").write_text("\n".join(lines[1::2]) + "\n")
-    return Channel("train", place, content_type="application/jsonlines", pipe=PipeSource())
+    (folder / "0.jsonl").write_text("\n".join(lines[::2]))
+    (folder / "1.jsonl").write_text("\n".join(lines[1::2]) + "\n")
+    return Channel("train", folder, content_type="application/jsonlines", pipe=PipeSource())
 
 
-def tables(place: Path, count: int, first: int = 0) -> Channel:
+def tables(folder: Path, count: int, first: int = 0) -> Channel:
     """CSV without a header, label first, with line breaks inside quotation marks."""
-    place.mkdir(parents=True)
-    with (place / "0.csv").open("w", newline="") as file:
+    folder.mkdir(parents=True)
+    with (folder / "0.csv").open("w", newline="") as file:
         csv.writer(file).writerows(texts(count, first))
-    return Channel("train", place, content_type="text/csv", pipe=PipeSource())
+    return Channel("train", folder, content_type="text/csv", pipe=PipeSource())
 
 
 Writer = Callable[[Path, int, int], Channel]

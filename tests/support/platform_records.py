@@ -41,9 +41,9 @@ def record_class() -> Any:  # noqa: ANN401 - created at run time
     return message_factory.MessageFactory(pool).GetPrototype(pool.FindMessageTypeByName("aialgs.data.Record"))
 
 
-def mixed(*parts: st.SearchStrategy[bytes], most: int = 3) -> st.SearchStrategy[bytes]:
+def mixed(*parts: st.SearchStrategy[bytes], max_parts: int = 3) -> st.SearchStrategy[bytes]:
     """Some of the parts in any order, possibly repeated."""
-    return st.lists(st.one_of(*parts), max_size=most).map(b"".join)
+    return st.lists(st.one_of(*parts), max_size=max_parts).map(b"".join)
 
 
 def repeated(number: int, one: st.SearchStrategy[bytes], kind: int) -> st.SearchStrategy[bytes]:
@@ -59,7 +59,9 @@ UNKNOWN = st.binary(max_size=5).map(partial(inside, 6)) | VARINTS.map(lambda one
 def tensors(kind: int, size: int) -> st.SearchStrategy[bytes]:
     values = VARINTS if kind == 0 else st.binary(min_size=size, max_size=size)
     usual = st.lists(values, max_size=20).map(lambda found: inside(1, b"".join(found)))
-    return usual | mixed(repeated(1, values, kind), repeated(2, VARINTS, 0), repeated(3, VARINTS, 0), UNKNOWN, most=5)
+    return usual | mixed(
+        repeated(1, values, kind), repeated(2, VARINTS, 0), repeated(3, VARINTS, 0), UNKNOWN, max_parts=5
+    )
 
 
 VALUES = st.one_of(
@@ -72,5 +74,5 @@ NAMES = st.sampled_from(["values", "label", "", "größe"]).map(str.encode).map(
 USUAL = st.tuples(NAMES, VALUES.map(partial(inside, 2))).map(b"".join)
 # Every value contains a known part, otherwise our parser rejects it.
 VALUE = st.tuples(mixed(UNKNOWN), VALUES, mixed(VALUES, UNKNOWN)).map(b"".join)
-ENTRIES = USUAL | mixed(NAMES, VALUE.map(partial(inside, 2)), UNKNOWN, most=4)
-RECORDS = mixed(ENTRIES.map(partial(inside, 1)), ENTRIES.map(partial(inside, 2)), UNKNOWN, most=4)
+ENTRIES = USUAL | mixed(NAMES, VALUE.map(partial(inside, 2)), UNKNOWN, max_parts=4)
+RECORDS = mixed(ENTRIES.map(partial(inside, 1)), ENTRIES.map(partial(inside, 2)), UNKNOWN, max_parts=4)

@@ -12,9 +12,9 @@ from sagemaker_simulator import Storage, TrainingJob, TrainingRequest
 PREAMBLE = "import os, sys, time, signal, pathlib; base = pathlib.Path(os.environ['SAGEMAKER_BASE_DIR'])\n"
 
 
-def python_job(code: str, place: Path) -> TrainingJob:
+def python_job(code: str, folder: Path) -> TrainingJob:
     """A job that runs Python code in which `base` is `/opt/ml`; its storage is `place/s3`."""
-    return TrainingJob(TrainingRequest(), (sys.executable, "-u", "-c", PREAMBLE + code), Storage(place / "s3"))
+    return TrainingJob(TrainingRequest(), (sys.executable, "-u", "-c", PREAMBLE + code), Storage(folder / "s3"))
 
 
 def eventually(condition: Callable[[], bool]) -> None:

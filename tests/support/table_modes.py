@@ -39,30 +39,30 @@ class Outcome:
         return {label for _, labels in self.records for label in labels}
 
 
-FORMS: dict[StreamFormat, str] = {"csv": "table.csv", "tsv": "table.tsv", "jsonl": "table.json"}
+FILE_NAMES: dict[StreamFormat, str] = {"csv": "table.csv", "tsv": "table.tsv", "jsonl": "table.json"}
 
 
-def from_file(place: Path, content: bytes, form: StreamFormat, **spec: object) -> Outcome:
+def from_file(folder: Path, content: bytes, stream_format: StreamFormat, **spec: object) -> Outcome:
     """The outcome of reading a table in File mode."""
-    wanted = data_spec(**{"max_bad_records": 1000, **spec})
+    spec_ = data_spec(**{"max_bad_records": 1000, **spec})
     try:
-        reader = read_text_tables(list_files("train", write_files(place, {FORMS[form]: content})), wanted)
+        reader = read_text_tables(list_files("train", write_files(folder, {FILE_NAMES[stream_format]: content})), spec_)
     except UserError as error:
         return Outcome(refusal=str(error))
-    found = [reader.read(index) for index in range(len(reader))]
-    return Outcome(tuple((one.content, one.labels) for one in found), len(reader.left_out))
+    records = [reader.read(index) for index in range(len(reader))]
+    return Outcome(tuple((record.content, record.labels) for record in records), len(reader.left_out))
 
 
-def from_stream(content: bytes, form: StreamFormat, **spec: object) -> Outcome:
+def from_stream(content: bytes, stream_format: StreamFormat, **spec: object) -> Outcome:
     """The outcome of reading a table in Pipe mode."""
-    wanted: DataSpec = data_spec(**{"max_bad_records": 1000, **spec})
+    spec_: DataSpec = data_spec(**{"max_bad_records": 1000, **spec})
     window = Window(cut(content, [1000, 37]))
     warnings: list[str] = []
     records, bad = [], 0
     try:
         codec = choose_codec(
-            StreamLayout("channel 'train'", form, warn=warnings.append),
-            DecodeOptions("text-classification", wanted),
+            StreamLayout("channel 'train'", stream_format, warn=warnings.append),
+            DecodeOptions("text-classification", spec_),
             window,
         )
         for sample in codec.split_records(window):

@@ -29,14 +29,14 @@ TEXTS = (
 )
 
 
-def load(folder: Path, **wishes: Any) -> Backbone:  # noqa: ANN401 - arguments of `ask`
-    wishes = {"labels": ("no", "yes"), "channel": folder, **wishes}
-    return load_backbone(ask(None, folder.parent, task="text-classification", **wishes))
+def load(folder: Path, **options: Any) -> Backbone:  # noqa: ANN401 - arguments of `ask`
+    options = {"labels": ("no", "yes"), "channel": folder, **options}
+    return load_backbone(ask(None, folder.parent, task="text-classification", **options))
 
 
-def refusal(folder: Path, **wishes: Any) -> str:  # noqa: ANN401 - arguments of `ask`
+def refusal(folder: Path, **options: Any) -> str:  # noqa: ANN401 - arguments of `ask`
     with pytest.raises(UserError) as caught:
-        load(folder, **wishes)
+        load(folder, **options)
     return str(caught.value)
 
 
@@ -46,9 +46,9 @@ def input_of(backbone: Backbone) -> TextInput:
 
 
 def transform_of(backbone: Backbone) -> TextTransform:
-    expects = input_of(backbone)
-    limits = TokenLimits(expects.vocabulary, expects.token_types, expects.borrowed_padding)
-    return TextTransform(expects.tokenizer, expects.max_length, limits=limits)
+    text_input = input_of(backbone)
+    limits = TokenLimits(text_input.vocabulary, text_input.token_types, text_input.borrowed_padding)
+    return TextTransform(text_input.tokenizer, text_input.max_length, limits=limits)
 
 
 def probabilities(backbone: Backbone, texts: Sequence[tuple[str, ...]]) -> Tensor:
@@ -64,12 +64,12 @@ def reference(folder: Path, texts: Sequence[tuple[str, ...]], **options: Any) ->
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     tokenizer: Any = AutoTokenizer.from_pretrained(folder)
-    network: Any = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
+    model: Any = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
     rows = []
     for text in texts:
         batch = tokenizer(*[[part] for part in text], truncation=True, return_tensors="pt", **options)
         with torch.inference_mode():
-            rows.append(network(**batch).logits.softmax(1)[0])
+            rows.append(model(**batch).logits.softmax(1)[0])
     return torch.stack(rows)
 
 

@@ -105,13 +105,13 @@ class TinyReader:
         return 0
 
     def read(self, index: int) -> Record:
-        draw = random.Random(index)
+        rng = random.Random(index)
         slope = (index % 3 - 1) * 20
-        rows = [[draw.randrange(60) + 100 + slope * (y - SIDE // 2) for _ in range(SIDE)] for y in range(SIDE)]
-        picture = Image.new("L", (SIDE, SIDE))
-        picture.putdata([min(255, max(0, value)) for row in rows for value in row])
+        rows = [[rng.randrange(60) + 100 + slope * (y - SIDE // 2) for _ in range(SIDE)] for y in range(SIDE)]
+        image = Image.new("L", (SIDE, SIDE))
+        image.putdata([min(255, max(0, value)) for row in rows for value in row])
         file = io.BytesIO()
-        picture.save(file, "PNG")
+        image.save(file, "PNG")
         return Record(self.key(index), file.getvalue(), self.labels(index))
 
 

@@ -96,11 +96,11 @@ def write_folder(
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         builder: Any = AutoModel if headless else classifier
-        network = builder.from_config(config)
+        model = builder.from_config(config)
         with torch.no_grad():
-            for parameter in network.parameters():
+            for parameter in model.parameters():
                 parameter.normal_(0.0, 0.3)
-    network.save_pretrained(folder)
+    model.save_pretrained(folder)
     if model_type in TEXT_TYPES:
         write_tokenizer(folder, padded=model_type != "gpt2", token_types=model_type in TYPED)
     else:
@@ -124,8 +124,14 @@ def write_tokenizer(folder: Path, *, padded: bool, token_types: bool = False, **
     special = {"pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]"} if padded else {"eos_token": "[SEP]"}
     builder: Any = PreTrainedTokenizerFast
     names = ["input_ids", "attention_mask", *(["token_type_ids"] if token_types else [])]
-    chosen = {"unk_token": "[UNK]", "model_max_length": 1000, "model_input_names": names, **special, **options}
-    builder(tokenizer_object=tokenizer, **chosen).save_pretrained(folder)
+    tokenizer_options = {
+        "unk_token": "[UNK]",
+        "model_max_length": 1000,
+        "model_input_names": names,
+        **special,
+        **options,
+    }
+    builder(tokenizer_object=tokenizer, **tokenizer_options).save_pretrained(folder)
 
 
 def write_processor(folder: Path, **changes: object) -> None:

@@ -79,9 +79,9 @@ class Lesson:
         loaders = Loaders(self.batches, validation, None, None, BadRecordCounts())
         frozen = CachePlan(self.backbone, plan, self.spec, numerics)
         self.inputs = CachedInputProvider(frozen, loaders, Path(tempfile.gettempdir()), WarmPool(None))
-        account, bad_records, rules = RunHistoryFile(None), BadRecordCounts(), parse_rules(self.spec.observe.rules)
+        history, bad_records, rules = RunHistoryFile(None), BadRecordCounts(), parse_rules(self.spec.observe.rules)
         bad_records["train"] = BadRecords("train", 0)
-        self.findings = Findings(account.account, stops=False)
+        self.findings = Findings(history.account, stops=False)
         self.training = build_training(
             self.spec,
             self.backbone,
@@ -93,7 +93,7 @@ class Lesson:
             setup=Setup(),
         )
         self.state = build_state(
-            self.training, bad_records=bad_records, account=account, stream=StreamPosition(), findings=self.findings
+            self.training, bad_records=bad_records, account=history, stream=StreamPosition(), findings=self.findings
         )
         self.recorder = Recorder()
         self.rules = RuleObserver(
@@ -109,12 +109,12 @@ class Lesson:
         return self.stop_after is not None and self.state.progress.step >= self.stop_after
 
     def evaluate(self) -> EpochMetrics | None:
-        feed = self.inputs.validation()
-        assert feed is not None
-        how = InferenceContext(CPU, self.training.stepper.numerics.context, lambda: False)
-        found = predict(self.backbone, feed.source, how, feed.forward)
-        assert found is not None
-        return found.validation_row()
+        validation = self.inputs.validation()
+        assert validation is not None
+        evaluation_pass = InferenceContext(CPU, self.training.stepper.numerics.context, lambda: False)
+        evaluated = predict(self.backbone, validation.source, evaluation_pass, validation.forward)
+        assert evaluated is not None
+        return evaluated.validation_row()
 
     def fit(self) -> bool:
         return fit(self.training, self.state, Observers([self.recorder, self.rules]), NoCheckpoints())

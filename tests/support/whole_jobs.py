@@ -75,43 +75,43 @@ class Ended:
 
     def accuracies(self) -> list[float]:
         """Validation accuracy of every epoch, parsed from the epoch lines as by the platform."""
-        return [float(found) for line in EPOCH.findall(self.log) for found in METRIC.findall(line)]
+        return [float(value) for line in EPOCH.findall(self.log) for value in METRIC.findall(line)]
 
 
-def train(place: Path, channels: Mapping[str, Path], hyperparameters: Mapping[str, str] | None = None) -> Ended:
+def train(root: Path, channels: Mapping[str, Path], hyperparameters: Mapping[str, str] | None = None) -> Ended:
     """Run the image's `train` to its end in a separate process."""
-    job = TrainingJob(request_of(channels, hyperparameters), TRAIN, Storage(place / "s3"))
-    result = run_job(job, place / "opt-ml")
+    job = TrainingJob(request_of(channels, hyperparameters), TRAIN, Storage(root / "s3"))
+    result = run_job(job, root / "opt-ml")
     return Ended(result.exit_code, result.log_text(), result.folder, result.model)
 
 
-def train_here(place: Path, channels: Mapping[str, Path], hyperparameters: Mapping[str, str] | None = None) -> Ended:
+def train_here(root: Path, channels: Mapping[str, Path], hyperparameters: Mapping[str, str] | None = None) -> Ended:
     """Run a job to its end within this process, from the request files to the exit code."""
-    folder = lay_out(place / "opt-ml", request_of(channels, hyperparameters))
+    folder = lay_out(root / "opt-ml", request_of(channels, hyperparameters))
     return run_here(folder)
 
 
 def run_here(folder: JobFolder) -> Ended:
     """Run the job prepared in a folder within this process."""
-    ours = logging.getLogger("finetune")
-    before = (list(ours.handlers), ours.level, ours.propagate)
+    logger = logging.getLogger("finetune")
+    previous = (list(logger.handlers), logger.level, logger.propagate)
     log = io.StringIO()
-    ours.handlers.clear()
+    logger.handlers.clear()
     variables = {"SAGEMAKER_BASE_DIR": str(folder.root)}
     try:
         with redirect_stdout(log), mock.patch.dict("os.environ", variables):
             exit_code = entry.run()
     finally:
-        ours.handlers[:], ours.propagate = before[0], before[2]
-        ours.setLevel(before[1])
+        logger.handlers[:], logger.propagate = previous[0], previous[2]
+        logger.setLevel(previous[1])
     return Ended(exit_code, log.getvalue(), folder)
 
 
 def train_in(folder: Path, environment: Mapping[str, str] | None = None) -> Ended:
     """Run the image's `train` on a prepared folder, in a separate process."""
     variables = {"PATH": os.environ["PATH"], "SAGEMAKER_BASE_DIR": str(folder), **ENVIRONMENT, **(environment or {})}
-    ended = subprocess.run(TRAIN, env=variables, capture_output=True, text=True, check=False, cwd=folder)
-    return Ended(ended.returncode, ended.stdout + ended.stderr, JobFolder(folder))
+    completed = subprocess.run(TRAIN, env=variables, capture_output=True, text=True, check=False, cwd=folder)
+    return Ended(completed.returncode, completed.stdout + completed.stderr, JobFolder(folder))
 
 
 def finished(job: Ended) -> Ended:

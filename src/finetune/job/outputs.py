@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 import finetune
 from finetune.config.hyperparameters import JobSpec
-from finetune.config.rules import rules_of
+from finetune.config.rules import parse_rules
 from finetune.data.readers.image_folder import other_files_of
 from finetune.evaluation.data_checks import check_duplicates, most_confident_mistakes
 from finetune.evaluation.predict import EvaluationResult
@@ -264,7 +264,7 @@ def build_report(
             part.reader.channel: files for part in parts.values() if (files := other_files_of(part.reader))
         },
         "rates": _rates(job.plan, schedule, summary.get("steps", 0)),
-        "rules": list(rules_of(spec.observe.rules)),
+        "rules": list(parse_rules(spec.observe.rules)),
         "findings": metrics["findings"],
         "machine_findings": history.machine_findings,
         "time": _time(history, job, summary),

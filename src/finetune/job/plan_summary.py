@@ -221,4 +221,4 @@ def unused_notes(job: PreparedJob) -> list[str]:
         varies=any(map(cache_plan.augments, phases)),
         keeps_checkpoints=job.request.checkpoint_folder() is not None,
     )
-    return unused_hyperparameter_notes(unused_hyperparameters(UNUSED_IN_JOB, facts, job.spec.given))
+    return unused_hyperparameter_notes(unused_hyperparameters(UNUSED_IN_JOB, facts, job.spec.set_by_user))

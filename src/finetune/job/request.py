@@ -9,7 +9,7 @@ from pathlib import Path
 
 from finetune.config.channels import Channels, CheckedChannel, check_channels
 from finetune.config.compat.aliases import OBJECTIVE
-from finetune.config.faults import shown
+from finetune.config.faults import quoted
 from finetune.config.hyperparameters import JobSpec
 from finetune.config.parse import parse_hyperparameters
 from finetune.errors import UserError, did_you_mean
@@ -141,8 +141,8 @@ def check_objective(spec: JobSpec, purposes: Collection[str]) -> None:
         near = did_you_mean(spec.objective, printed)
         reason = f"no metric has this name{near}. {_NAMING}"
     raise UserError(
-        f"{OBJECTIVE}={shown(spec.objective)} is never printed, so the tuner would find no objective: {reason} This job"
-        f" prints {', '.join(printed) or 'no metrics'}."
+        f"{OBJECTIVE}={quoted(spec.objective)} is never printed, so the tuner would find no objective: {reason} This"
+        f" job prints {', '.join(printed) or 'no metrics'}."
     )
 
 

@@ -86,7 +86,7 @@ def watch(job: PreparedJob, setup: Setup, training: Training, findings: Findings
     return RuleObserver(
         probe=training.stepper.probe,
         timing=training.stepper.timing,
-        rules=rules_of(job.spec.observe.rules),
+        rules=parse_rules(job.spec.observe.rules),
         findings=findings,
         steps_per_epoch=training.schedule.steps_per_epoch,
         validation_records=len(inputs.validation.indices) if inputs.validation else 0,

@@ -8,7 +8,7 @@ import torch
 from torch.amp.grad_scaler import GradScaler
 
 from finetune.config.hyperparameters import JobSpec, OptimisationSpec
-from finetune.config.rules import rules_of
+from finetune.config.rules import parse_rules
 from finetune.data.loading.batches import BatchSource
 from finetune.errors import UserError
 from finetune.models.backbone import Backbone
@@ -129,7 +129,7 @@ def _build_step(
 
 def _observable_rules(spec: JobSpec) -> Rules:
     """Return the selected rules, without those on activations if layers are compiled, which hides activations."""
-    rules = rules_of(spec.observe.rules)
+    rules = parse_rules(spec.observe.rules)
     return {name: rule for name, rule in rules.items() if name not in ACTIVATION_RULES or not spec.run.compile}
 
 
