@@ -16,7 +16,7 @@ import pytest
 from finetune.export import inference
 from tests.clients.local_mode import LocalJob, LocalMode
 from tests.clients.recording_aws import REGION, recording_aws
-from tests.support.coloured_images import write_pictures
+from tests.support.coloured_images import write_images
 
 pytestmark = [pytest.mark.image, pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -28,7 +28,7 @@ ARTIFACT = {"artifact.json", "code/inference.py", "code/requirements.txt", "metr
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_pictures(tmp_path_factory.mktemp("pictures") / "train", 12)
+    return write_images(tmp_path_factory.mktemp("pictures") / "train", 12)
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +125,7 @@ def test_a_failing_job_is_reported_as_failed_with_our_first_line(
 
 @pytest.mark.parametrize("sdk", SDKS)
 def test_other_hosts_fail_with_the_words_of_the_first(local_mode: LocalMode, tmp_path: Path, sdk: str) -> None:
-    data = write_pictures(tmp_path / "train", 3)
+    data = write_images(tmp_path / "train", 3)
     for folder in sorted(path for path in data.iterdir() if path.is_dir())[1:]:
         for picture in folder.iterdir():
             picture.unlink()

@@ -17,7 +17,7 @@ import torch
 from torchvision.models import get_model, get_model_weights
 
 from finetune.models.load import load_backbone
-from tests.support.model_requests import ask
+from tests.support.model_requests import request_model
 from tests.support.tiny_transformers import write_folder
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -90,7 +90,7 @@ def test_hub_model_is_downloaded(hub: str, tmp_path: Path) -> None:
     process = fetch(tmp_path / "baked", NAME, HF_ENDPOINT=hub, HF_HOME=str(tmp_path / "home"))
     assert process.returncode == 0, process.stderr
     assert not list((tmp_path / "baked").rglob("*.py"))
-    backbone = load_backbone(ask(NAME, tmp_path, task="text-classification", baked=tmp_path / "baked"))
+    backbone = load_backbone(request_model(NAME, tmp_path, task="text-classification", baked=tmp_path / "baked"))
     assert backbone.weights.source.startswith("weights in the image")
 
 
@@ -102,7 +102,7 @@ def test_torchvision_model_is_downloaded(tmp_path: Path) -> None:
     torch.save(state, cache / Path(weights.url).name)
     process = fetch(tmp_path / "baked", "mobilenet_v3_small", TORCH_HOME=str(tmp_path / "torch"))
     assert process.returncode == 0, process.stderr
-    backbone = load_backbone(ask("mobilenet_v3_small", tmp_path, baked=tmp_path / "baked"))
+    backbone = load_backbone(request_model("mobilenet_v3_small", tmp_path, baked=tmp_path / "baked"))
     assert backbone.weights.source.startswith("weights in the image")
     assert torch.equal(backbone.module.state_dict()["features.0.0.weight"], state["features.0.0.weight"])
 

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from sagemaker_simulator import JobFolder, lay_out
-from tests.support.coloured_images import write_pictures
+from tests.support.coloured_images import write_images
 from tests.support.tiny_transformers import write_folder
-from tests.support.whole_jobs import ENVIRONMENT, TRAIN, request_of
+from tests.support.whole_jobs import ENVIRONMENT, TRAIN, build_request
 
 STARTS = 20
 AUDIT = """
@@ -56,14 +56,14 @@ def record_variables(
     site.mkdir()
     (site / "sitecustomize.py").write_text(AUDIT, "utf-8")
     variables = {"PYTHONPATH": f"{site}:{ENVIRONMENT['PYTHONPATH']}", "AUDIT_FILE": str(root / "audit")}
-    process = start(lay_out(root / "ml", request_of(channels, hyperparameters)), variables)
+    process = start(lay_out(root / "ml", build_request(channels, hyperparameters)), variables)
     assert process.returncode == 0, process.stdout
     lines = (root / "audit").read_text("utf-8").splitlines()
     return [(name, int(threads)) for name, threads in (line.split() for line in lines)]
 
 
 def test_image_job_sets_environment_in_single_thread(tmp_path: Path) -> None:
-    channels = {"train": write_pictures(tmp_path / "train", 4)}
+    channels = {"train": write_images(tmp_path / "train", 4)}
     hyperparameters = {"strategy": "from_scratch", "model_name": "resnet18", "image_size": "32", "epochs": "1"}
     variables = record_variables(tmp_path, channels, hyperparameters)
     assert {"CURRENT_HOST", "GOMP_SPINCOUNT"} <= {name for name, _ in variables}
@@ -90,7 +90,7 @@ def test_startup_imports_start_no_thread() -> None:
 
 def test_repeated_failing_starts_never_end_by_signal(tmp_path: Path) -> None:
     (tmp_path / "train").mkdir()
-    folder = lay_out(tmp_path / "ml", request_of({"train": tmp_path / "train"}, {"epochs": "many"}))
+    folder = lay_out(tmp_path / "ml", build_request({"train": tmp_path / "train"}, {"epochs": "many"}))
     processes = [start(folder, {}) for _ in range(STARTS)]
     unexpected = [process.stdout for process in processes if process.returncode != 1]
     assert unexpected == []

@@ -10,16 +10,16 @@ import pytest
 
 from container.job import rewrite_toolkit_failure
 from finetune.sagemaker.paths import Paths
-from tests.support.whole_jobs import Ended, train_in
+from tests.support.whole_jobs import FinishedJob, train_in_folder
 
 NESTED = "[" * 1250 + "]" * 1250
 
 
-def start(root: Path, hyperparameters: Mapping[str, str], variables: Mapping[str, str] | None = None) -> Ended:
+def start(root: Path, hyperparameters: Mapping[str, str], variables: Mapping[str, str] | None = None) -> FinishedJob:
     (root / "input" / "config").mkdir(parents=True)
     (root / "input" / "data" / "train").mkdir(parents=True)
     (root / "input" / "config" / "hyperparameters.json").write_text(json.dumps(hyperparameters), "utf-8")
-    return train_in(root, variables)
+    return train_in_folder(root, variables)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sagemaker_simulator import JobFolder, lay_out
-from tests.support.whole_jobs import ENVIRONMENT, TRAIN, request_of
+from tests.support.whole_jobs import ENVIRONMENT, TRAIN, build_request
 
 WITHOUT_PRIVILEGES = ("setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all")
 """Drops the capabilities that let root write everywhere."""
@@ -19,7 +19,7 @@ WITHOUT_PRIVILEGES = ("setpriv", "--bounding-set=-dac_override,-dac_read_search"
 @pytest.fixture
 def folder(tmp_path: Path) -> JobFolder:
     (tmp_path / "train").mkdir()
-    folder = lay_out(tmp_path / "ml", request_of({"train": tmp_path / "train"}, {"model_name": "resnet18"}))
+    folder = lay_out(tmp_path / "ml", build_request({"train": tmp_path / "train"}, {"model_name": "resnet18"}))
     folder.output_data.mkdir(parents=True, exist_ok=True)
     folder.model.mkdir(exist_ok=True)
     (folder.root / "checkpoints").mkdir(exist_ok=True)

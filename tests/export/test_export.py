@@ -20,8 +20,8 @@ from finetune.errors import PlatformError
 from finetune.export.verify import tolerance_on, verify
 from finetune.models.backbone import Backbone, TextInput
 from tests.support.artifact_folders import bert_folder
-from tests.support.artifact_images import encoded, picture
-from tests.support.exported_models import LABELS, Wanted, evaluate
+from tests.support.artifact_images import encode_image, make_image
+from tests.support.exported_models import LABELS, ModelSetup, evaluate
 
 PLAIN_FILES = ["artifact.json", "code/inference.py", "code/requirements.txt", "metrics.json", "model.safetensors"]
 NOBODY = 65534
@@ -33,22 +33,22 @@ def files_of(folder: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def image_backbone(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
-    return Wanted("mobilenet_v3_small").build(tmp_path_factory.mktemp("pictures"))
+    return ModelSetup("mobilenet_v3_small").build(tmp_path_factory.mktemp("pictures"))
 
 
 @pytest.fixture(scope="module")
 def text_backbone(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
     scratch = tmp_path_factory.mktemp("texts")
-    return Wanted(None, bert_folder(scratch / "source"), task="text-classification").build(scratch)
+    return ModelSetup(None, bert_folder(scratch / "source"), task="text-classification").build(scratch)
 
 
-PICTURES = Wanted("mobilenet_v3_small")
-TEXTS = Wanted(None, task="text-classification")
+PICTURES = ModelSetup("mobilenet_v3_small")
+TEXTS = ModelSetup(None, task="text-classification")
 
 
 def handler_matches(folder: Path, backbone: Backbone) -> bool:
     tolerance = tolerance_on("cpu")
-    return verify(folder, evaluate(backbone, [encoded(picture(1))]), tolerance) <= tolerance
+    return verify(folder, evaluate(backbone, [encode_image(make_image(1))]), tolerance) <= tolerance
 
 
 def test_artifact_of_a_torchvision_model(image_backbone: Backbone, tmp_path: Path) -> None:

@@ -16,60 +16,62 @@ from finetune.export import inference
 from finetune.job.loaders import image_geometry
 from finetune.models.backbone import ImageInput
 from finetune.models.preprocessing import Normalizer
-from tests.support.artifact_images import encoded, picture
+from tests.support.artifact_images import encode_image, make_image
 
 
 def with_transparent_palette() -> bytes:
-    return encoded(picture(1, "RGB").quantize(8), transparency=3)
+    return encode_image(make_image(1, "RGB").quantize(8), transparency=3)
 
 
 def with_transparent_colour() -> bytes:
-    image = picture(1)
-    return encoded(image, transparency=image.getpixel((4, 4)))
+    image = make_image(1)
+    return encode_image(image, transparency=image.getpixel((4, 4)))
 
 
 def cmyk_without_adobe_marker() -> bytes:
-    content = encoded(picture(3, "CMYK"), "JPEG")
+    content = encode_image(make_image(3, "CMYK"), "JPEG")
     start = content.index(b"\xff\xee")
     return content[:start] + content[start + 16 :]
 
 
 def sixteen_bits() -> bytes:
     levels = np.arange(45 * 37, dtype=np.uint16).reshape(37, 45) * 39
-    return encoded(Image.fromarray(levels))
+    return encode_image(Image.fromarray(levels))
 
 
 def with_orientation(orientation: int, kind: str = "JPEG") -> bytes:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    return encoded(picture(orientation), kind, exif=exif)
+    return encode_image(make_image(orientation), kind, exif=exif)
 
 
 PICTURES = {
-    "baseline JPEG": encoded(picture(0), "JPEG"),
-    "progressive JPEG": encoded(picture(1), "JPEG", progressive=True, quality=60),
-    "4:4:4 JPEG": encoded(picture(2), "JPEG", subsampling=0, quality=95),
-    "4:2:2 JPEG of odd sides": encoded(picture(2, size=(51, 33)), "JPEG", subsampling=1),
-    "grey JPEG": encoded(picture(3, "L"), "JPEG"),
-    "CMYK JPEG": encoded(picture(3, "CMYK"), "JPEG"),
+    "baseline JPEG": encode_image(make_image(0), "JPEG"),
+    "progressive JPEG": encode_image(make_image(1), "JPEG", progressive=True, quality=60),
+    "4:4:4 JPEG": encode_image(make_image(2), "JPEG", subsampling=0, quality=95),
+    "4:2:2 JPEG of odd sides": encode_image(make_image(2, size=(51, 33)), "JPEG", subsampling=1),
+    "grey JPEG": encode_image(make_image(3, "L"), "JPEG"),
+    "CMYK JPEG": encode_image(make_image(3, "CMYK"), "JPEG"),
     "CMYK JPEG without Adobe's marker": cmyk_without_adobe_marker(),
-    "bilevel PNG": encoded(picture(4, "1")),
-    "grey PNG": encoded(picture(4, "L")),
-    "grey PNG with alpha": encoded(picture(4, "LA")),
-    "palette PNG": encoded(picture(4, "P")),
+    "bilevel PNG": encode_image(make_image(4, "1")),
+    "grey PNG": encode_image(make_image(4, "L")),
+    "grey PNG with alpha": encode_image(make_image(4, "LA")),
+    "palette PNG": encode_image(make_image(4, "P")),
     "palette PNG with transparency": with_transparent_palette(),
     "RGB PNG with a transparent colour": with_transparent_colour(),
-    "RGBA PNG": encoded(Image.merge("RGBA", (*picture(4).split(), picture(5, "L")))),
+    "RGBA PNG": encode_image(Image.merge("RGBA", (*make_image(4).split(), make_image(5, "L")))),
     "16-bit PNG": sixteen_bits(),
-    "BMP": encoded(picture(5), "BMP"),
-    "palette BMP": encoded(picture(5, "P"), "BMP"),
-    "WebP": encoded(picture(6), "WEBP"),
-    "WebP with alpha": encoded(Image.merge("RGBA", (*picture(4).split(), picture(5, "L"))), "WEBP", lossless=True),
-    "TIFF": encoded(picture(6, "LAB"), "TIFF"),
-    "CMYK TIFF": encoded(picture(6, "CMYK"), "TIFF"),
-    "smaller than the crop": encoded(picture(7, size=(9, 5))),
-    "a single pixel": encoded(picture(7, size=(1, 1))),
-    "tall": encoded(picture(8, size=(8, 300)), "JPEG"),
+    "BMP": encode_image(make_image(5), "BMP"),
+    "palette BMP": encode_image(make_image(5, "P"), "BMP"),
+    "WebP": encode_image(make_image(6), "WEBP"),
+    "WebP with alpha": encode_image(
+        Image.merge("RGBA", (*make_image(4).split(), make_image(5, "L"))), "WEBP", lossless=True
+    ),
+    "TIFF": encode_image(make_image(6, "LAB"), "TIFF"),
+    "CMYK TIFF": encode_image(make_image(6, "CMYK"), "TIFF"),
+    "smaller than the crop": encode_image(make_image(7, size=(9, 5))),
+    "a single pixel": encode_image(make_image(7, size=(1, 1))),
+    "tall": encode_image(make_image(8, size=(8, 300)), "JPEG"),
     **{f"JPEG of orientation {n}": with_orientation(n) for n in range(10)},
     **{f"PNG of orientation {n}": with_orientation(n, "PNG") for n in (5, 6)},
     "WebP of orientation 8": with_orientation(8, "WEBP"),
@@ -115,11 +117,11 @@ def test_handler_and_evaluation_preprocess_equally(name: str, expects: ImageInpu
 BROKEN = {
     "empty": b"",
     "text": b"not a picture",
-    "cut off": encoded(picture(1), "JPEG")[:600],
-    "PNG cut off": encoded(picture(1))[:400],
-    "damaged PNG": encoded(picture(1))[:60] + b"\xff" * 40 + encoded(picture(1))[100:],
-    "PDF": encoded(picture(1), "PDF"),
-    "32-bit pixels": encoded(picture(1, "F"), "TIFF"),
+    "cut off": encode_image(make_image(1), "JPEG")[:600],
+    "PNG cut off": encode_image(make_image(1))[:400],
+    "damaged PNG": encode_image(make_image(1))[:60] + b"\xff" * 40 + encode_image(make_image(1))[100:],
+    "PDF": encode_image(make_image(1), "PDF"),
+    "32-bit pixels": encode_image(make_image(1, "F"), "TIFF"),
 }
 
 

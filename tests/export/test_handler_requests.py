@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from finetune.export.inference import Model, Predictions, Request, input_fn, model_fn, output_fn, predict_fn
-from tests.support.artifact_images import encoded, picture
+from tests.support.artifact_images import encode_image, make_image
 
 ONE, TWO = (
     {"probabilities": [0.75, 0.25], "labels": ["a", "b, c"]},
@@ -116,7 +116,7 @@ def brightness_model() -> tuple[Model, Brightness]:
 def test_many_images_are_classified_in_batches_and_in_order() -> None:
     model, module = brightness_model()
     shades = [(37 * i) % 256 for i in range(70)]
-    contents = [encoded(picture(0, "L").point(lambda _, shade=shade: shade)) for shade in shades]
+    contents = [encode_image(make_image(0, "L").point(lambda _, shade=shade: shade)) for shade in shades]
     predictions = predict_fn(Request(contents, single=False), model)
     assert module.batches == [32, 32, 6]
     assert [record["predicted_label"] for record in predictions.records] == [
@@ -142,7 +142,7 @@ def test_narrow_image_is_refused() -> None:
     model = brightness_model()[0]
     preprocessing = {**model.artifact["preprocessing"], "resize": 2000, "size": 2000}
     huge = Model(model.module, {**model.artifact, "preprocessing": preprocessing}, None, model.device)
-    narrow = encoded(picture(0, "L", (3, 1000)))
+    narrow = encode_image(make_image(0, "L", (3, 1000)))
     with pytest.raises(ValueError, match="3 x 1000 pixels is too narrow"):
         predict_fn(input_fn(narrow, "image/png"), huge)
 

@@ -16,8 +16,8 @@ import pytest
 from finetune.export import inference
 from finetune.export.export import HANDLER_FILE
 from tests.support.artifact_folders import bert_folder
-from tests.support.artifact_images import encoded, picture
-from tests.support.exported_models import LABELS, Wanted, evaluate
+from tests.support.artifact_images import encode_image, make_image
+from tests.support.exported_models import LABELS, ModelSetup, evaluate
 
 # Starts like the toolkit: the handler's folder on the path, the handler by name, the request's body as bytes.
 SERVE = """
@@ -61,10 +61,10 @@ def matches(record: Mapping[str, Any], probabilities: Sequence[float]) -> bool:
 
 
 def test_images_are_classified_as_bytes_and_base64(tmp_path: Path) -> None:
-    exported_model = Wanted("resnet18")
+    exported_model = ModelSetup("resnet18")
     backbone = exported_model.build(tmp_path / "scratch")
     exported_model.export(tmp_path / "model", backbone)
-    contents = [encoded(picture(1), "JPEG"), encoded(picture(2, "P"))]
+    contents = [encode_image(make_image(1), "JPEG"), encode_image(make_image(2, "P"))]
     first, second = (sample.probabilities for sample in evaluate(backbone, contents))
     strings = [b64encode(content).decode() for content in contents]
     jpeg, single, several, lines, table, modules = run_handler(
@@ -89,7 +89,7 @@ def test_images_are_classified_as_bytes_and_base64(tmp_path: Path) -> None:
 
 
 def test_texts_are_classified_in_every_format(tmp_path: Path) -> None:
-    exported_model = Wanted(None, bert_folder(tmp_path / "source"), task="text-classification")
+    exported_model = ModelSetup(None, bert_folder(tmp_path / "source"), task="text-classification")
     backbone = exported_model.build(tmp_path / "scratch")
     exported_model.export(tmp_path / "model", backbone)
     texts = ["a good, long book", "bad film"]
@@ -112,6 +112,6 @@ def test_texts_are_classified_in_every_format(tmp_path: Path) -> None:
 
 
 def test_the_handler_is_copied_byte_for_byte(tmp_path: Path) -> None:
-    exported_model = Wanted("resnet18")
+    exported_model = ModelSetup("resnet18")
     exported_model.export(tmp_path, exported_model.build(tmp_path / "scratch"))
     assert (tmp_path / HANDLER_FILE).read_bytes() == Path(inference.__file__).read_bytes()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from finetune.config.content_types import IMAGE_FORMATS, TEXT_FORMATS
 from finetune.export.inference import Model, Predictions, Request, input_fn, output_fn, predict_fn
-from tests.support.artifact_images import encoded, picture
+from tests.support.artifact_images import encode_image, make_image
 
 
 class ToolkitError(Exception):
@@ -64,7 +64,7 @@ def respond(body: bytes | str, content_type: str, model: Model, accept: str = "a
     return output_fn(predict_fn(input_fn(body, content_type), model), accept)
 
 
-IMAGE = b64encode(encoded(picture(1))).decode()
+IMAGE = b64encode(encode_image(make_image(1))).decode()
 JSON, LINES = "application/json", "application/jsonlines"
 REFUSED: dict[str, tuple[bytes, str, Model, int, str]] = {
     "unknown type": (b"x", "application/x-npy", image_model(), 415, "content type 'application/x-npy'"),
@@ -93,7 +93,7 @@ REFUSED: dict[str, tuple[bytes, str, Model, int, str]] = {
     "a lost quotation mark": (b'"a\nb\n', "text/csv", text_model(), 400, "the body is not text/csv"),
     "half a pair": (b'[{"text": "a"}]', JSON, text_model(2), 400, "record 0 (counted from 0): this model expects 2"),
     "a text for images": (b"a text", "text/plain", image_model(), 400, "this model expects images"),
-    "an image for texts": (encoded(picture(1)), "image/png", text_model(), 400, "this model expects"),
+    "an image for texts": (encode_image(make_image(1)), "image/png", text_model(), 400, "this model expects"),
     "no image": (b"no image", "image/png", image_model(), 400, "the image cannot be decoded"),
     "a damaged image in the second batch": (
         json.dumps([IMAGE] * 40 + ["bm8gcGljdHVyZQ=="]).encode(), JSON, image_model(), 400,

@@ -16,22 +16,22 @@ from finetune.data.record import Content
 from finetune.export.verify import ArtifactMismatch, VerificationSample, load_handler, tolerance_on, verify
 from finetune.models.backbone import Backbone
 from tests.support.artifact_folders import bert_folder, distilbert_folder, gpt2_folder, vit_folder
-from tests.support.artifact_images import encoded, picture
-from tests.support.exported_models import LABELS, Wanted, evaluate
+from tests.support.artifact_images import encode_image, make_image
+from tests.support.exported_models import LABELS, ModelSetup, evaluate
 
 CPU = tolerance_on("cpu")
 NAMES = ["resnet18", "mobilenet_v3_small", "googlenet", "regnet_y_400mf", "swin_t"]
 PICTURES: list[Content] = [
-    encoded(picture(1), "JPEG"),
-    encoded(picture(2, "RGBA")),
-    encoded(picture(3, "CMYK", (60, 33)), "JPEG"),
+    encode_image(make_image(1), "JPEG"),
+    encode_image(make_image(2, "RGBA")),
+    encode_image(make_image(3, "CMYK", (60, 33)), "JPEG"),
 ]
 TEXTS: list[Content] = [("a good book",), ("a very long film , not good",), ("bad",), ("short unheard words " * 20,)]
 PAIRS: list[Content] = [("a good book", "not a bad book"), ("bad " * 30, "good " * 30)]
 Folder = Callable[[Path], Path]
 
 
-def build_and_export(source: Wanted, tmp_path: Path, texts_per_record: int = 1) -> tuple[Path, Backbone]:
+def build_and_export(source: ModelSetup, tmp_path: Path, texts_per_record: int = 1) -> tuple[Path, Backbone]:
     backbone, folder = source.build(tmp_path / "scratch"), tmp_path / "model"
     source.export(folder, backbone, texts_per_record)
     return folder, backbone
@@ -39,7 +39,7 @@ def build_and_export(source: Wanted, tmp_path: Path, texts_per_record: int = 1) 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_torchvision_artifact_reproduces_predictions(name: str, tmp_path: Path) -> None:
-    folder, backbone = build_and_export(Wanted(name), tmp_path)
+    folder, backbone = build_and_export(ModelSetup(name), tmp_path)
     samples = evaluate(backbone, PICTURES)
     assert verify(folder, samples, CPU) <= CPU
     assert len({sample.probabilities for sample in samples}) == len(samples)
@@ -47,7 +47,7 @@ def test_torchvision_artifact_reproduces_predictions(name: str, tmp_path: Path) 
 
 @pytest.mark.parametrize("build", [bert_folder, distilbert_folder, gpt2_folder])
 def test_text_artifact_reproduces_predictions_of_a_padded_batch(build: Folder, tmp_path: Path) -> None:
-    source = Wanted(None, build(tmp_path / "source"), task="text-classification")
+    source = ModelSetup(None, build(tmp_path / "source"), task="text-classification")
     folder, backbone = build_and_export(source, tmp_path)
     samples = evaluate(backbone, TEXTS)
     assert verify(folder, samples, CPU) <= CPU
@@ -56,18 +56,18 @@ def test_text_artifact_reproduces_predictions_of_a_padded_batch(build: Folder, t
 
 @pytest.mark.parametrize("build", [bert_folder, distilbert_folder])
 def test_text_pair_artifact_reproduces_predictions(build: Folder, tmp_path: Path) -> None:
-    source = Wanted(None, build(tmp_path / "source"), task="text-classification")
+    source = ModelSetup(None, build(tmp_path / "source"), task="text-classification")
     folder, backbone = build_and_export(source, tmp_path, texts_per_record=2)
     assert verify(folder, evaluate(backbone, PAIRS), CPU) <= CPU
 
 
 def test_transformers_image_artifact_reproduces_predictions(tmp_path: Path) -> None:
-    folder, backbone = build_and_export(Wanted(None, vit_folder(tmp_path / "source"), image_size=None), tmp_path)
+    folder, backbone = build_and_export(ModelSetup(None, vit_folder(tmp_path / "source"), image_size=None), tmp_path)
     assert verify(folder, evaluate(backbone, PICTURES), CPU) <= CPU
 
 
 def test_multi_label_artifact_reproduces_predictions(tmp_path: Path) -> None:
-    folder, backbone = build_and_export(Wanted("resnet18", multi_label=True), tmp_path)
+    folder, backbone = build_and_export(ModelSetup("resnet18", multi_label=True), tmp_path)
     samples = evaluate(backbone, PICTURES, multi_label=True)
     assert verify(folder, samples, CPU) <= CPU
     handler = load_handler(folder)
@@ -80,7 +80,7 @@ def test_multi_label_artifact_reproduces_predictions(tmp_path: Path) -> None:
 def test_transformers_pipeline_predicts_the_same_label(build: Folder, tmp_path: Path) -> None:
     from transformers import pipeline
 
-    source = Wanted(None, build(tmp_path / "source"), task="text-classification")
+    source = ModelSetup(None, build(tmp_path / "source"), task="text-classification")
     folder, backbone = build_and_export(source, tmp_path)
     samples = evaluate(backbone, TEXTS[:3])
     classify = pipeline("text-classification", model=str(folder), device="cpu")
@@ -94,23 +94,23 @@ def test_transformers_pipeline_predicts_the_same_label(build: Folder, tmp_path: 
 def test_transformers_pipeline_preprocesses_images_similarly(tmp_path: Path) -> None:
     from transformers import pipeline
 
-    folder, backbone = build_and_export(Wanted(None, vit_folder(tmp_path / "source"), image_size=None), tmp_path)
+    folder, backbone = build_and_export(ModelSetup(None, vit_folder(tmp_path / "source"), image_size=None), tmp_path)
     classify = pipeline("image-classification", model=str(folder), device="cpu")
     for seed in range(4):
-        image = picture(seed, size=(16, 16))
-        (sample,) = evaluate(backbone, [encoded(image)])
+        image = make_image(seed, size=(16, 16))
+        (sample,) = evaluate(backbone, [encode_image(image)])
         prediction = {predictions["label"]: predictions["score"] for predictions in classify(image)}
         assert [prediction[label] for label in LABELS] == pytest.approx(sample.probabilities, abs=1e-3)
 
 
 @pytest.fixture(scope="module")
 def resnet(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[VerificationSample]]:
-    folder, backbone = build_and_export(Wanted("resnet18"), tmp_path_factory.mktemp("resnet"))
+    folder, backbone = build_and_export(ModelSetup("resnet18"), tmp_path_factory.mktemp("resnet"))
     return folder, evaluate(backbone, PICTURES)
 
 
 def test_changed_weight_is_detected(resnet: tuple[Path, list[VerificationSample]], tmp_path: Path) -> None:
-    folder, backbone = build_and_export(Wanted("resnet18"), tmp_path)
+    folder, backbone = build_and_export(ModelSetup("resnet18"), tmp_path)
     samples = evaluate(backbone, PICTURES)
     weights = load_file(folder / "model.safetensors")
     weights["fc.bias"][0] += 0.01
@@ -123,7 +123,7 @@ def test_changed_weight_is_detected(resnet: tuple[Path, list[VerificationSample]
     ("key", "value"), [("mean", [0.0, 0.0, 0.0]), ("resize", 60), ("interpolation", "nearest"), ("size", 64)]
 )
 def test_changed_preprocessing_is_detected(key: str, value: object, tmp_path: Path) -> None:
-    folder, backbone = build_and_export(Wanted("resnet18"), tmp_path)
+    folder, backbone = build_and_export(ModelSetup("resnet18"), tmp_path)
     samples = evaluate(backbone, PICTURES)
     description = json.loads((folder / "artifact.json").read_text(encoding="utf-8"))
     description["preprocessing"][key] = value
@@ -154,7 +154,7 @@ def test_verification_leaves_no_files_or_modules(resnet: tuple[Path, list[Verifi
 
 
 def test_nan_predictions_match(tmp_path: Path) -> None:
-    source = Wanted("resnet18")
+    source = ModelSetup("resnet18")
     backbone = source.build(tmp_path / "scratch")
     with torch.no_grad():
         next(backbone.module.parameters()).fill_(float("nan"))

@@ -25,7 +25,7 @@ from finetune.features.store import StoreLimits
 from finetune.models.backbone import Backbone, SplitModel, TextInput
 from finetune.models.load import load_backbone
 from tests.support.labelled_data import MemoryReader
-from tests.support.model_requests import ask
+from tests.support.model_requests import request_model
 from tests.support.tiny import TinyBackbone, TinyReader, tiny_batches
 from tests.support.tiny_transformers import WORDS, write_folder
 
@@ -51,7 +51,7 @@ def image_features(
 @pytest.fixture(scope="module", params=["bert", "deberta-v2", "gpt2"])
 def texts(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Backbone:
     folder = write_folder(tmp_path_factory.mktemp("folder"), request.param, labels=("no", "yes"))
-    return load_backbone(ask(None, folder, task="text-classification", channel=folder))
+    return load_backbone(request_model(None, folder, task="text-classification", channel=folder))
 
 
 def text_features(backbone: Backbone, limits: StoreLimits, split_index: int, concurrency: int = 1) -> FeatureBatches:

@@ -28,11 +28,11 @@ from finetune.features.extractor import FeatureExtractor
 from finetune.features.store import StoreLimits
 from finetune.features.stream import FeatureStream
 from finetune.models.backbone import Outputs, SplitModel
-from tests.support.coloured_images import COLOURS, encoded, picture
+from tests.support.coloured_images import COLORS, encode_image, make_image
 from tests.support.stream_writers import fill, recordio
 from tests.support.tiny import SIDE, TinyBackbone
 
-NAMES = tuple(COLOURS)
+NAMES = tuple(COLORS)
 CPU = torch.device("cpu")
 COUNT = 23
 LIMITS = StoreLimits(10**9)
@@ -43,7 +43,9 @@ def stream_of(*, damaged: frozenset[int] = frozenset(), alike: int = 0) -> bytes
     records = []
     for number in range(COUNT):
         content = (
-            b"no image" if number in damaged else encoded(picture(NAMES[number % 3], 0 if number < alike else number))
+            b"no image"
+            if number in damaged
+            else encode_image(make_image(NAMES[number % 3], 0 if number < alike else number))
         )
         records.append(recordio(struct.pack("<IfQQ", 0, number % 3, 0 if number < alike else number, 0) + content))
     return b"".join(records)

@@ -14,14 +14,14 @@ from finetune.models.load import load_backbone
 from finetune.runtime.precision import choose_numerics
 from finetune.strategies.presets import ModelStructure, make_plan
 from finetune.training.inputs import PhaseInputs
-from tests.support.model_requests import ask
+from tests.support.model_requests import request_model
 from tests.support.tiny import TinyReader, tiny_batches
 from tests.support.training_setup import CPU, request
 
 
 def phase_inputs(folder: Path, name: str, **hyperparameters: str) -> tuple[PhaseInputs, PhaseInputs]:
     """The training and validation inputs of the first phase."""
-    backbone = load_backbone(ask(name, folder, pretrained=False))
+    backbone = load_backbone(request_model(name, folder, pretrained=False))
     spec = request(**hyperparameters)
     names = tuple(group.name for group in backbone.layer_groups())
     plan = make_plan(spec.strategy, spec.optimisation, ModelStructure(names, "image-classification", True))

@@ -16,7 +16,7 @@ from tests.fuzz import model_folders, state_dicts
 from tests.fuzz.model_folders import LABELS, WEIGHTS, Folder
 from tests.fuzz.oracle import Reference, Situation
 from tests.fuzz.running import Predictions, read_predictions, run_whole_job, shared_folder
-from tests.support.tiny_transformers import PICTURE_TYPES, TEXT_TYPES
+from tests.support.tiny_transformers import IMAGE_TYPES, TEXT_TYPES
 
 ARTIFACT = "artifact.json"
 _KINDS = ("bert", "vit", "mobilenet_v3_small")
@@ -43,7 +43,7 @@ class Artifact:
     @property
     def is_torchvision(self) -> bool:
         """Whether torchvision builds the model."""
-        return self.folder.model_type not in (*TEXT_TYPES, *PICTURE_TYPES)
+        return self.folder.model_type not in (*TEXT_TYPES, *IMAGE_TYPES)
 
     def choose(self, values: Sequence[Any]) -> Any:  # noqa: ANN401 - any type
         """Draw one of some values."""
@@ -64,7 +64,7 @@ def mutation(function: Mutation) -> Mutation:
 def _base(model_type: str) -> tuple[Path, Predictions]:
     """An artifact exported by a job with `strategy=evaluate`, and its answers."""
     root = shared_folder()
-    if model_type in (*TEXT_TYPES, *PICTURE_TYPES):
+    if model_type in (*TEXT_TYPES, *IMAGE_TYPES):
         folder = model_folders.new_case(root, model_type, lambda _: None)
     else:
         folder = Folder(root / "model", model_type, lambda _: None)

@@ -15,14 +15,14 @@ from torch import Tensor
 from tests.fuzz.model_folders import LABELS, SHAPES, WEIGHTS, Folder
 from tests.fuzz.oracle import Situation
 from tests.fuzz.running import production_warnings
-from tests.support.tiny_transformers import PICTURE_TYPES, TEXT_TYPES, WORDS
+from tests.support.tiny_transformers import IMAGE_TYPES, TEXT_TYPES, WORDS
 
 Mutation = Callable[[Folder], Situation]
 MUTATIONS: dict[str, tuple[tuple[str, ...], Mutation]] = {}
 """Mutations by name, with the model families that they apply to."""
 
 
-def mutation(types: Sequence[str] = (*TEXT_TYPES, *PICTURE_TYPES)) -> Callable[[Mutation], Mutation]:
+def mutation(types: Sequence[str] = (*TEXT_TYPES, *IMAGE_TYPES)) -> Callable[[Mutation], Mutation]:
     """Register a mutation."""
 
     def register(function: Mutation) -> Mutation:
@@ -531,7 +531,7 @@ def few_positions(folder: Folder) -> Situation:
 PROCESSOR = "preprocessor_config.json"
 
 
-@mutation(PICTURE_TYPES)
+@mutation(IMAGE_TYPES)
 def images_of_other_sizes(folder: Folder) -> Situation:
     folder.shapes = SHAPES
     return Situation(
@@ -539,7 +539,7 @@ def images_of_other_sizes(folder: Folder) -> Situation:
     )
 
 
-@mutation(PICTURE_TYPES)
+@mutation(IMAGE_TYPES)
 def processor_switch(folder: Folder) -> Situation:
     name = folder.choose(
         (
@@ -559,7 +559,7 @@ def processor_switch(folder: Folder) -> Situation:
     return Situation(f"{folder.model_type} with {name}={value}", (name, PROCESSOR))
 
 
-@mutation(PICTURE_TYPES)
+@mutation(IMAGE_TYPES)
 def processor_value(folder: Folder) -> Situation:
     name, value = folder.choose(
         (
@@ -604,7 +604,7 @@ def processor_value(folder: Folder) -> Situation:
     return Situation(f"{folder.model_type} with {name}={value!r}, images {folder.shapes[0]}", (name, PROCESSOR))
 
 
-@mutation(PICTURE_TYPES)
+@mutation(IMAGE_TYPES)
 def processor_size(folder: Folder) -> Situation:
     size = folder.choose(
         (
@@ -637,7 +637,7 @@ def processor_size(folder: Folder) -> Situation:
     )
 
 
-@mutation(PICTURE_TYPES)
+@mutation(IMAGE_TYPES)
 def remove_processor_field(folder: Folder) -> Situation:
     name = folder.choose(sorted(folder.json(PROCESSOR)))
     folder.shapes = folder.choose((folder.shapes, ((64, 64),) * 4))

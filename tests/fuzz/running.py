@@ -24,7 +24,7 @@ from finetune.sagemaker.paths import Paths
 from sagemaker_simulator import Channel, JobFolder, PipeSource, TrainingRequest, lay_out
 from sagemaker_simulator.object_stream import epoch_bytes
 from tests.fuzz.oracle import Run
-from tests.support.whole_jobs import Ended, request_of, run_here
+from tests.support.whole_jobs import FinishedJob, build_request, run_request
 
 Predictions = list[dict[str, float]]
 """Probability by class name for each record, in channel order."""
@@ -63,14 +63,14 @@ def evaluate(root: Path, channels: Mapping[str, Path], hyperparameters: Mapping[
     )
 
 
-def run_whole_job(root: Path, channels: Mapping[str, Path], hyperparameters: Mapping[str, str]) -> Ended:
+def run_whole_job(root: Path, channels: Mapping[str, Path], hyperparameters: Mapping[str, str]) -> FinishedJob:
     """Run a whole job within this process, in float32, as the libraries compute."""
-    request = request_of(channels, {"precision": "fp32", "workers": "0", **hyperparameters})
+    request = build_request(channels, {"precision": "fp32", "workers": "0", **hyperparameters})
     with production_warnings():
-        return run_here(lay_out(root / "opt-ml", request))
+        return run_request(lay_out(root / "opt-ml", request))
 
 
-def read_predictions(result: Ended) -> Predictions:
+def read_predictions(result: FinishedJob) -> Predictions:
     """The probabilities in the predictions file."""
     prefix = "probability:"
     return [

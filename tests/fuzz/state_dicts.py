@@ -20,7 +20,7 @@ from torchvision.models import get_model, get_model_weights
 
 from tests.fuzz.oracle import Reference, Situation
 from tests.fuzz.running import production_warnings
-from tests.support.coloured_images import picture
+from tests.support.coloured_images import make_image
 
 LABELS = ("neg", "pos")
 MODELS = ("mobilenet_v3_small", "mobilenet_v2", "resnet18", "regnet_y_400mf", "densenet121")
@@ -110,7 +110,9 @@ def write_state(folder: Path, name: str) -> None:
 def images() -> list[tuple[str, Image.Image]]:
     """Labels and images of the records."""
     return [
-        (label, picture(colour, at)) for label, colour in zip(LABELS, ("blue", "red"), strict=True) for at in range(2)
+        (label, make_image(colour, at))
+        for label, colour in zip(LABELS, ("blue", "red"), strict=True)
+        for at in range(2)
     ]
 
 

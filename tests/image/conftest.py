@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.image.containers import Harbour
-from tests.support.coloured_images import write_pictures
+from tests.support.coloured_images import write_images
 
 ROOT = Path(__file__).resolve().parents[2]
 IMAGE = "finetune:test"
@@ -60,10 +60,10 @@ def harbour(image: str) -> Iterator[Harbour]:
 @pytest.fixture(scope="session")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """24 images of each of three colors."""
-    return write_pictures(tmp_path_factory.mktemp("pictures") / "train", 24)
+    return write_images(tmp_path_factory.mktemp("pictures") / "train", 24)
 
 
 @pytest.fixture(scope="session")
 def unseen(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """8 further images of each color."""
-    return write_pictures(tmp_path_factory.mktemp("unseen") / "validation", 8, 100)
+    return write_images(tmp_path_factory.mktemp("unseen") / "validation", 8, 100)

@@ -11,7 +11,7 @@ from letters_to_digits.__main__ import LETTERS, STRATEGIES, Options, adapt, run
 from letters_to_digits.channels import write_digits, write_letters
 from letters_to_digits.jobs import JobFailedError, Outcome, read_metrics
 from tests.image.containers import AS_NOBODY, Harbour
-from tests.support.whole_jobs import request_of
+from tests.support.whole_jobs import build_request
 
 
 class Quay:
@@ -23,7 +23,7 @@ class Quay:
 
     def run(self, name: str, channels: Mapping[str, Path], hyperparameters: Mapping[str, str]) -> Outcome:
         """Run a job; the model is the content of `/opt/ml/model`."""
-        code, container = self.harbour.run(self.folder / name, request_of(channels, hyperparameters), AS_NOBODY)
+        code, container = self.harbour.run(self.folder / name, build_request(channels, hyperparameters), AS_NOBODY)
         if code:
             raise JobFailedError(container.log())
         return read_metrics(container.metrics(), 0.0, container.folder.model)

@@ -12,14 +12,14 @@ from torchvision.models import get_model
 from sagemaker_simulator import TrainingRequest
 from tests.image.containers import AS_NOBODY, Harbour, Manner
 from tests.support.tiny_transformers import write_folder
-from tests.support.whole_jobs import request_of
+from tests.support.whole_jobs import build_request
 
 SCRATCH = {"strategy": "from_scratch", "model_name": "resnet18", "image_size": "32", "epochs": "2", "batch_size": "8"}
 
 
 @pytest.fixture
 def request_for_pictures(pictures: Path, unseen: Path) -> TrainingRequest:
-    return request_of({"train": pictures, "validation": unseen}, SCRATCH)
+    return build_request({"train": pictures, "validation": unseen}, SCRATCH)
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_a_network_in_the_image_needs_no_hub(pictures: Path, unseen: Path, harbo
     save_file(network.state_dict(), tmp_path / "resnet18.safetensors")
     (tmp_path / "resnet18.safetensors").chmod(0o644)
     hyperparameters = {"strategy": "feature_extraction", "model_name": "resnet18", "image_size": "64", "epochs": "1"}
-    request = request_of({"train": pictures, "validation": unseen}, hyperparameters)
+    request = build_request({"train": pictures, "validation": unseen}, hyperparameters)
     baked = ("--volume", f"{tmp_path / 'resnet18.safetensors'}:/opt/pretrained/resnet18.safetensors:ro")
     code, container = harbour.run(tmp_path / "ml", request, Manner(AS_NOBODY.user, (*AS_NOBODY.options, *baked)))
     assert code == 0, container.log()
@@ -58,7 +58,7 @@ def test_a_network_in_the_image_needs_no_hub(pictures: Path, unseen: Path, harbo
 def test_without_the_network_the_ways_to_give_weights_are_named(
     pictures: Path, harbour: Harbour, tmp_path: Path
 ) -> None:
-    request = request_of({"train": pictures}, {"model_name": "resnet18"})
+    request = build_request({"train": pictures}, {"model_name": "resnet18"})
     code, container = harbour.run(tmp_path / "ml", request)
     assert code == 1
     assert container.failure.startswith("There are no local weights for 'resnet18' here")
@@ -72,7 +72,7 @@ def test_texts(harbour: Harbour, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     rows = [f"{word} number {number},{word}" for word in ("good", "bad") for number in range(12)]
     (tmp_path / "data" / "train.csv").write_text("\n".join(["text,label", *rows]), encoding="utf-8")
-    request = request_of({"train": tmp_path / "data", "model": tmp_path / "network"}, {"epochs": "1"})
+    request = build_request({"train": tmp_path / "data", "model": tmp_path / "network"}, {"epochs": "1"})
     code, container = harbour.run(tmp_path / "ml", request)
     assert code == 0, container.log()
     assert (container.folder.model / "config.json").exists()

@@ -17,7 +17,7 @@ import pytest
 
 from sagemaker_simulator import Channel, TrainingRequest, lay_out
 from tests.image.containers import ML, Container, Harbour
-from tests.support.coloured_images import write_pictures
+from tests.support.coloured_images import write_images
 
 GRACE_SECONDS = 120
 ATTEMPTS = 5
@@ -37,7 +37,7 @@ Moment = Callable[[Container], None]
 def request_for_pictures(tmp_path_factory: pytest.TempPathFactory) -> TrainingRequest:
     """Epochs whose steps take about as long as the evaluation after them, each much longer than a stop."""
     place = tmp_path_factory.mktemp("learnt-and-others")
-    learnt, others = write_pictures(place / "train", 8 * STEPS // 3), write_pictures(place / "validation", 80, 100)
+    learnt, others = write_images(place / "train", 8 * STEPS // 3), write_images(place / "validation", 80, 100)
     return TrainingRequest(
         channels=(Channel("train", learnt), Channel("validation", others)), hyperparameters=HYPERPARAMETERS
     )

@@ -49,7 +49,7 @@ _BASE = {
 }
 
 
-def write_pictures(folder: Path, per_class: int = 20) -> Path:
+def write_images(folder: Path, per_class: int = 20) -> Path:
     """Small noisy images of three colors."""
     rng = random.Random(4)
     for number, name in enumerate(("blue", "green", "red")):
@@ -79,7 +79,7 @@ def write_texts(folder: Path, count: int = 60) -> Path:
 def vision_job(folder: Path, strategy: str, **changes: str) -> TrainingJob:
     """A small image model, with its own pretrained weights unless disabled."""
     folder.mkdir(parents=True, exist_ok=True)
-    channels = [Channel("train", write_pictures(folder / "pictures"))]
+    channels = [Channel("train", write_images(folder / "pictures"))]
     settings = {"image_size": "32", "augmentation": "strong", "dropout": "0.3", "learning_rate": "0.005"}
     if strategy == "from_scratch":
         settings["model_name"] = "mobilenet_v3_small"

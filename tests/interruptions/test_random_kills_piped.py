@@ -12,7 +12,7 @@ from sagemaker_simulator import Channel, TrainingJob
 from tests.interruptions.jobs import build_job
 from tests.interruptions.kills import assert_kills_change_nothing
 from tests.interruptions.starts import Zygote
-from tests.support.pipes import IMAGE_STREAMS, NAMES, TEXT_STREAMS, named
+from tests.support.pipes import IMAGE_STREAMS, NAMES, TEXT_STREAMS, rename_channel
 from tests.support.tiny_transformers import write_folder
 
 ANNOUNCED = {"num_training_samples": "60", "shuffle_buffer": "13"}
@@ -36,7 +36,7 @@ def piped_job(place: Path, form: str, strategy: str = "", **changes: str) -> Tra
     count = 20 if form in IMAGE_STREAMS else 60
     channels = [write(place / "train", count, 0)]
     if form not in SPLIT:
-        channels.append(named(write(place / "validation", 8, 500), "validation"))
+        channels.append(rename_channel(write(place / "validation", 8, 500), "validation"))
     if form in TEXT_STREAMS:
         channels.append(Channel("model", write_folder(place / "bert", "bert")))
     hidden = {"class_names", "num_training_samples"} if form in UNANNOUNCED else set[str]()

@@ -23,7 +23,7 @@ from tests.interruptions.jobs import text_job
 from tests.interruptions.moments import after_line
 from tests.interruptions.results import assert_same_bits, read_output, read_run_history
 from tests.interruptions.starts import Disturbance, StartResult, Zygote, start
-from tests.support.whole_jobs import run_here
+from tests.support.whole_jobs import run_request
 
 BUCKET = "kept-by-the-job"
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_DEFAULT_REGION": "us-east-1"}
@@ -161,13 +161,13 @@ def test_unresponsive_server_does_not_delay_stop(
 
     s3_setup.proxy.decide = silent
     folder = lay_out(tmp_path / "opt-ml", s3_setup.job.request)
-    stopped = run_here(folder)
+    stopped = run_request(folder)
     assert stopped.exit_code == 0, stopped.log
     assert "within 1 s after the job was asked to stop. Not uploaded: " in stopped.log
     assert "Stopped on request; exported the partially trained model." in stopped.log
     # No training progress is lost if the folder still exists.
     s3_setup.fail("none")
-    resumed = run_here(folder)
+    resumed = run_request(folder)
     assert resumed.exit_code == 0, resumed.log
     assert "Resumed from" in resumed.log
     assert_same_bits(read_output(folder), read_output(s3_setup.reference.folder))

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from sagemaker_simulator import JobFolder
-from tests.support.coloured_images import write_pictures
-from tests.support.whole_jobs import Ended, train
+from tests.support.coloured_images import write_images
+from tests.support.whole_jobs import FinishedJob, train
 
 Share = Callable[[str, Callable[[Path], None]], Path]
 
@@ -48,7 +48,7 @@ def holdout(share: Share) -> Path:
 
 
 @pytest.fixture(scope="session")
-def first_job(share: Share, images: Path, holdout: Path) -> Ended:
+def first_job(share: Share, images: Path, holdout: Path) -> FinishedJob:
     """The image's `train` on images, from random weights; `archive` contains the model."""
 
     def make(folder: Path) -> None:
@@ -70,15 +70,15 @@ def first_job(share: Share, images: Path, holdout: Path) -> Ended:
 
     workdir = share("first-job", make)
     exit_code, log, archive = json.loads((workdir / "job.json").read_text())
-    return Ended(exit_code, log, JobFolder(workdir / "opt-ml"), Path(archive))
+    return FinishedJob(exit_code, log, JobFolder(workdir / "opt-ml"), Path(archive))
 
 
 @pytest.fixture(scope="session")
-def artifact(first_job: Ended) -> Path:
+def artifact(first_job: FinishedJob) -> Path:
     """The first job's artifact, unpacked: a `model` channel."""
     assert first_job.exit_code == 0, first_job.log
     return first_job.folder.model
 
 
 def _write(folder: Path, per_class: int, first: int) -> None:
-    write_pictures(folder, per_class, first)
+    write_images(folder, per_class, first)

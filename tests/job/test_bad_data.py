@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.coloured_images import encoded, picture, write_pictures
-from tests.support.whole_jobs import train, train_here
+from tests.support.coloured_images import encode_image, make_image, write_images
+from tests.support.whole_jobs import run_training, train
 
 Make = Callable[[Path, Path], Mapping[str, Path]]
 
@@ -28,11 +28,11 @@ class Case:
 
 
 def _one_class(workdir: Path, good: Path) -> Mapping[str, Path]:
-    return {"train": write_pictures(workdir / "train", 3, names=("red",))}
+    return {"train": write_images(workdir / "train", 3, names=("red",))}
 
 
 def _unknown_class(workdir: Path, good: Path) -> Mapping[str, Path]:
-    validation = write_pictures(workdir / "validation", 2)
+    validation = write_images(workdir / "validation", 2)
     (validation / "red").rename(validation / "reed")
     return {"train": good, "validation": validation}
 
@@ -93,7 +93,9 @@ CASES = {
         r"channel 'train': 1 rows cannot be used: rows\.csv:2: it is not UTF-8: byte 0xfc at offset 15, line 2",
     ),
     "no image": Case(_with_picture(b"hello"), BAD_PICTURE.format("is not an image in a supported format .*")),
-    "cut off": Case(_with_picture(encoded(picture("red", 50))[:900]), BAD_PICTURE.format("is a truncated image")),
+    "cut off": Case(
+        _with_picture(encode_image(make_image("red", 50))[:900]), BAD_PICTURE.format("is a truncated image")
+    ),
     "bomb": Case(_with_picture(bomb()), BAD_PICTURE.format("has more pixels than the limit of 100,000,000.*")),
 }
 
@@ -102,7 +104,7 @@ CASES = {
 def test_bad_records_fail_the_job_with_their_location(name: str, tmp_path: Path, holdout: Path, artifact: Path) -> None:
     case = CASES[name]
     channels = {**case.make(tmp_path, holdout), "model": artifact}
-    job = train_here(tmp_path / "job", channels, {"epochs": "1", **case.hyperparameters})
+    job = run_training(tmp_path / "job", channels, {"epochs": "1", **case.hyperparameters})
     assert job.exit_code == 1
     assert re.match(case.cause, job.failure), job.failure
     assert len(job.failure) <= 1024
@@ -122,7 +124,7 @@ def test_unreadable_validation_fails_after_first_epoch(tmp_path: Path, holdout: 
     (tmp_path / "validation" / "red").mkdir(parents=True)
     (tmp_path / "validation" / "red" / "bad.png").write_bytes(b"hello")
     channels = {"train": holdout, "validation": tmp_path / "validation", "model": artifact}
-    job = train_here(tmp_path / "job", channels, {"epochs": "500", "max_bad_records": "5"})
+    job = run_training(tmp_path / "job", channels, {"epochs": "500", "max_bad_records": "5"})
     assert job.exit_code == 1
     assert job.failure.startswith(
         "channel 'validation': none of the 1 records to evaluate can be read: red/bad.png is not an image"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from sagemaker_simulator import JobFolder, lay_out
-from tests.support.whole_jobs import ROOT, request_of, run_here, train_in
+from tests.support.whole_jobs import ROOT, build_request, run_request, train_in_folder
 
 QUICK = {"strategy": "feature_extraction", "epochs": "1"}
 
@@ -33,12 +33,12 @@ def mounted(folder: Path, options: str) -> Iterator[None]:
 @pytest.fixture
 def folder(tmp_path: Path, holdout: Path, artifact: Path) -> JobFolder:
     """A job that would succeed."""
-    return lay_out(tmp_path / "opt-ml", request_of({"train": holdout, "model": artifact}, QUICK))
+    return lay_out(tmp_path / "opt-ml", build_request({"train": holdout, "model": artifact}, QUICK))
 
 
 def test_full_disk_is_a_platform_error(folder: JobFolder) -> None:
     with mounted(folder.model, "size=4m"):
-        job = train_in(folder.root)
+        job = train_in_folder(folder.root)
         left = [path for path in folder.model.rglob("*") if path.is_file()]
     assert job.exit_code == 2
     assert "No space left on device" in job.failure.splitlines()[0]
@@ -50,7 +50,7 @@ def test_full_disk_is_a_platform_error(folder: JobFolder) -> None:
 @pytest.mark.parametrize("through_train", [True, False])
 def test_unwritable_model_folder_is_a_platform_error(folder: JobFolder, through_train: bool) -> None:
     with mounted(folder.model, "size=64m,ro"):
-        job = train_in(folder.root) if through_train else run_here(folder)
+        job = train_in_folder(folder.root) if through_train else run_request(folder)
     assert job.exit_code == 2
     assert str(folder.model) in job.failure.splitlines()[0]
     assert "Traceback" not in job.failure
@@ -58,14 +58,14 @@ def test_unwritable_model_folder_is_a_platform_error(folder: JobFolder, through_
 
 def test_unwritable_output_folder_keeps_the_exit_code(folder: JobFolder) -> None:
     with mounted(folder.output, "size=64k,ro"):
-        job = train_in(folder.root)
+        job = train_in_folder(folder.root)
     assert job.exit_code == 2
     assert str(folder.output) in job.log
 
 
 def test_volume_full_during_report_keeps_model_and_cause(folder: JobFolder) -> None:
     with mounted(folder.output_data, "size=4k"):
-        job = run_here(folder)
+        job = run_request(folder)
         left = [path.name for path in folder.output_data.iterdir()]
     assert job.exit_code == 0, job.log
     assert (folder.model / "artifact.json").is_file()
@@ -78,10 +78,10 @@ def test_volume_full_during_report_keeps_model_and_cause(folder: JobFolder) -> N
 
 @pytest.mark.parametrize("full", ["output", "output_data"])
 def test_evaluation_on_full_volume_fails_with_cause(tmp_path: Path, holdout: Path, artifact: Path, full: str) -> None:
-    folder = lay_out(tmp_path / "opt-ml", request_of({"test": holdout, "model": artifact}, {"strategy": "evaluate"}))
+    folder = lay_out(tmp_path / "opt-ml", build_request({"test": holdout, "model": artifact}, {"strategy": "evaluate"}))
     workdir: Path = getattr(folder, full)
     with mounted(workdir, "size=20k" if full == "output" else "size=4k"):
-        job = run_here(folder)
+        job = run_request(folder)
         cause, left = job.failure, [path.name for path in folder.output.iterdir()]
     assert job.exit_code == 2
     assert cause.startswith(f"The machine failed the job: No space left on device ({folder.output_data}")
@@ -96,7 +96,7 @@ def test_internal_error_shows_traceback(folder: JobFolder, tmp_path: Path) -> No
         "    return {}['nothing']\n"
         "broken.check_channels = check_channels\n"
     )
-    job = train_in(folder.root, {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])})
+    job = train_in_folder(folder.root, {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])})
     assert job.exit_code == 3
     first, second, *_ = job.failure.splitlines()
     assert first == "Internal error, KeyError: 'nothing'"
@@ -110,7 +110,7 @@ def test_internal_error_during_training_shows_traceback(folder: JobFolder, monke
         raise ZeroDivisionError("division by zero")
 
     monkeypatch.setattr("finetune.training.step.TrainStep.run", broken)
-    job = run_here(folder)
+    job = run_request(folder)
     assert job.exit_code == 3
     assert job.failure.startswith("Internal error, ZeroDivisionError: division by zero\n")
     assert "Traceback" in job.failure

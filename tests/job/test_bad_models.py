@@ -13,7 +13,7 @@ import pytest
 import torch
 from torchvision.models import resnet34
 
-from tests.support.whole_jobs import train_here
+from tests.support.whole_jobs import run_training
 
 
 class Malice:
@@ -43,7 +43,7 @@ def write_archive(folder: Path, files: Mapping[str, bytes]) -> Path:
 
 
 def refusal(workdir: Path, images: Path, model: Path) -> str:
-    job = train_here(workdir, {"train": images, "model": model}, {"epochs": "1"})
+    job = run_training(workdir, {"train": images, "model": model}, {"epochs": "1"})
     assert job.exit_code == 1, job.log
     assert len(job.failure) <= 1024
     assert "Traceback" not in job.failure
@@ -107,7 +107,7 @@ def test_folder_with_custom_code_is_refused(tmp_path: Path, holdout: Path) -> No
 def test_missing_weights_are_refused(tmp_path: Path) -> None:
     (tmp_path / "texts").mkdir()
     (tmp_path / "texts" / "rows.csv").write_text("label,text\na,one\na,two\nb,three\nb,four\n")
-    job = train_here(tmp_path / "job", {"train": tmp_path / "texts"})
+    job = run_training(tmp_path / "job", {"train": tmp_path / "texts"})
     assert job.exit_code == 1
     assert job.failure.startswith("There are no local weights for 'distilbert-base-uncased', and the download failed")
     assert all(remedy in job.failure for remedy in ("(1) provide a `model`", "(2) use an image", "(3) give the job"))

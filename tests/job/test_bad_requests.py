@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from sagemaker_simulator import Channel, PipeSource, feed_pipes, lay_out
-from tests.support.coloured_images import write_pictures
+from tests.support.coloured_images import write_images
 from tests.support.pipes import piped_request
 from tests.support.stream_writers import escaped_recordio
 from tests.support.tiny_transformers import write_folder
-from tests.support.whole_jobs import finished, run_here, train, train_here
+from tests.support.whole_jobs import run_request, run_training, succeeded, train
 
 FAULTS = {"epoch": "3", "batch_size": "0", "learning_rate": "fast", "strategy": "ful"}
 
@@ -50,9 +50,9 @@ def test_train_reports_all_faults_at_once_with_exit_code_1(tmp_path: Path, image
 def test_impossible_hyperparameter_is_refused(
     hyperparameters: dict[str, str], cause: str, tmp_path: Path, artifact: Path
 ) -> None:
-    data = write_pictures(tmp_path / "four-classes", 2)
+    data = write_images(tmp_path / "four-classes", 2)
     shutil.copytree(data / "red", data / "crimson")
-    job = train_here(tmp_path / "job", {"train": data, "model": artifact}, hyperparameters)
+    job = run_training(tmp_path / "job", {"train": data, "model": artifact}, hyperparameters)
     assert job.exit_code == 1
     assert re.match(cause, job.failure), job.failure
     assert len(job.failure) <= 1024
@@ -62,7 +62,7 @@ def test_impossible_hyperparameter_is_refused(
 def test_num_classes_must_match_the_data(tmp_path: Path, artifact: Path, source: str) -> None:
     options = {"num_classes": "4", "strategy": "feature_extraction", "epochs": "1"}
     names = {"red": "0", "green": "1", "blue": "7"}
-    data = write_pictures(tmp_path / "pictures", 4)
+    data = write_images(tmp_path / "pictures", 4)
     channels = {"train": data, "model": artifact}
     if source == "folders":
         for name, number in names.items():
@@ -90,31 +90,31 @@ def test_num_classes_must_match_the_data(tmp_path: Path, artifact: Path, source:
         request = piped_request((pipe, Channel("model", artifact)), options)
         folder = lay_out(tmp_path / "job", request)
         feeders = feed_pipes(folder, request)
-        job = run_here(folder)
+        job = run_request(folder)
         for feeder in feeders:
             feeder.kill()
     else:
-        job = train_here(tmp_path / "job", channels, options)
+        job = run_training(tmp_path / "job", channels, options)
     assert job.exit_code == 1, job.log
     assert re.search("num_classes=4, but channel 'train' has 3 classes" if source != "pipe" else "7", job.failure)
 
 
 def test_num_classes_must_match_the_evaluated_model(tmp_path: Path, holdout: Path, artifact: Path) -> None:
     options = {"num_classes": "4", "strategy": "evaluate"}
-    job = train_here(tmp_path / "job", {"test": holdout, "model": artifact}, options)
+    job = run_training(tmp_path / "job", {"test": holdout, "model": artifact}, options)
     assert job.exit_code == 1
     assert job.failure.startswith("num_classes=4, but the model to evaluate has 3 classes")
 
 
 def test_class_names_without_records_are_a_warning(tmp_path: Path, holdout: Path, artifact: Path) -> None:
     options = {"class_names": "blue,green,red,violet", "strategy": "feature_extraction", "epochs": "1"}
-    job = finished(train_here(tmp_path / "job", {"train": holdout, "model": artifact}, options))
+    job = succeeded(run_training(tmp_path / "job", {"train": holdout, "model": artifact}, options))
     assert job.artifact()["labels"] == ["blue", "green", "red", "violet"]
     assert "WARNING: channel 'train' has no records of 1 of 4 classes (violet)" in job.log
 
 
 def test_further_faults_are_counted(tmp_path: Path, images: Path) -> None:
-    job = train_here(tmp_path, {"train": images}, {f"unknown_thing_{number}": "x" * 50 for number in range(100)})
+    job = run_training(tmp_path, {"train": images}, {f"unknown_thing_{number}": "x" * 50 for number in range(100)})
     assert job.exit_code == 1
     assert len(job.failure) <= 1024
     assert re.search(r"\.\.\. and \d+ more faults\.$", job.failure)
@@ -136,6 +136,6 @@ def test_missing_unknown_or_empty_channels_are_refused(tmp_path: Path, images: P
         ),
     )
     for number, (channels, cause) in enumerate(cases):
-        job = train_here(tmp_path / str(number), channels)
+        job = run_training(tmp_path / str(number), channels)
         assert job.exit_code == 1
         assert re.match(cause, job.failure), job.failure

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from sagemaker_simulator import JobFolder, lay_out
-from tests.support.whole_jobs import ENVIRONMENT, ROOT, Ended, finished, request_of, run_here
+from tests.support.whole_jobs import ENVIRONMENT, ROOT, FinishedJob, build_request, run_request, succeeded
 
 EPOCHS, STEPS_PER_EPOCH = 4, 6
 PARTIAL = {"strategy": "partial"}
@@ -95,18 +95,18 @@ def laid_out(
 ) -> JobFolder:
     """A job of four epochs of six steps, with a checkpoint after every third step."""
     course = {"epochs": str(EPOCHS), "batch_size": "4", "augmentation": "none", "checkpoint_interval_steps": "3"}
-    request = request_of(channels, {**options, **course, "workers": "1"})
+    request = build_request(channels, {**options, **course, "workers": "1"})
     return lay_out(workdir / "opt-ml", replace(request, debug_hook=hook_configuration(workdir, collections)))
 
 
-def start(workdir: Path, folder: JobFolder, last_step: int = -1) -> Ended:
+def start(workdir: Path, folder: JobFolder, last_step: int = -1) -> FinishedJob:
     """One start of the job, killed within step `last_step` if given."""
     done = subprocess.run(
         [sys.executable, "-c", JOB, str(workdir / "record.jsonl"), str(last_step)],
         env={**ENVIRONMENT, "PATH": "", "SAGEMAKER_BASE_DIR": str(folder.root)},
         capture_output=True, text=True, check=False, cwd=ROOT,
     )  # fmt: skip
-    return Ended(done.returncode, done.stdout + done.stderr, folder)
+    return FinishedJob(done.returncode, done.stdout + done.stderr, folder)
 
 
 def read(workdir: Path) -> dict[str, Any]:
@@ -157,7 +157,7 @@ def test_debugger_reads_every_step_of_a_twice_killed_job(
     without = JobFolder(tmp_path / "without")
     shutil.copytree(folder.root / "input", without.root / "input", symlinks=True)
     (without.root / "input" / "config" / "debughookconfig.json").unlink()
-    assert finished(run_here(without)).weights() == job.weights()
+    assert succeeded(run_request(without)).weights() == job.weights()
     assert found["ended"]
 
 

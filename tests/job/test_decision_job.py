@@ -6,18 +6,18 @@ import json
 from pathlib import Path
 
 from finetune.export.verify import load_handler
-from tests.support.coloured_images import COLOURS, write_pictures
-from tests.support.whole_jobs import finished, train_here
+from tests.support.coloured_images import COLORS, write_images
+from tests.support.whole_jobs import run_training, succeeded
 
 
 def test_handler_applies_validation_threshold(tmp_path: Path, artifact: Path) -> None:
-    write_pictures(tmp_path / "train", 12, 0)
-    third = list(COLOURS)[2]
+    write_images(tmp_path / "train", 12, 0)
+    third = list(COLORS)[2]
     for file in (tmp_path / "train" / third).iterdir():
         file.unlink()
     (tmp_path / "train" / third).rmdir()
     options = {"strategy": "feature_extraction", "epochs": "2", "batch_size": "8", "target_recall": "0.9"}
-    job = finished(train_here(tmp_path, {"train": tmp_path / "train", "model": artifact}, options))
+    job = succeeded(run_training(tmp_path, {"train": tmp_path / "train", "model": artifact}, options))
     limits = job.artifact()["thresholds"]
     assert sum(limits) == 1
     told = job.metrics()["decision"]
@@ -40,6 +40,6 @@ def test_handler_applies_validation_threshold(tmp_path: Path, artifact: Path) ->
 
 
 def test_impossible_target_is_refused(tmp_path: Path, holdout: Path, artifact: Path) -> None:
-    job = train_here(tmp_path, {"train": holdout, "model": artifact}, {"target_precision": "0.9"})
+    job = run_training(tmp_path, {"train": holdout, "model": artifact}, {"target_precision": "0.9"})
     assert job.exit_code == 1
     assert "target_precision needs two classes or multi_label=true, but there are 3 exclusive classes" in job.failure

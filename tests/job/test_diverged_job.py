@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from tests.support.whole_jobs import Ended, train_here
+from tests.support.whole_jobs import FinishedJob, run_training
 
 # With L2 weight decay in the gradient, each step multiplies every weight by nine: overflow in float32 within 40 steps.
 HOPELESS = {
@@ -32,7 +32,7 @@ def strictly(path: Path) -> dict[str, Any]:
     return loaded
 
 
-def explained(job: Ended) -> dict[str, Any]:
+def explained(job: FinishedJob) -> dict[str, Any]:
     """The report of a job that failed without a model."""
     assert job.exit_code == 1
     assert not (job.folder.model / "artifact.json").exists()
@@ -49,13 +49,13 @@ def explained(job: Ended) -> dict[str, Any]:
 def test_report_of_diverged_job_names_the_cause(tmp_path: Path, images: Path, artifact: Path, action: str) -> None:
     # Batches of four give 15 steps per epoch, fewer than it takes until the weights are infinite.
     options = {**HOPELESS, "rules": "ExplodingTensor", "rule_action": action, "checkpoint_interval_steps": "5"}
-    report = explained(train_here(tmp_path, {"train": images, "model": artifact}, options))
+    report = explained(run_training(tmp_path, {"train": images, "model": artifact}, options))
     assert [one["rule"] for one in report["findings"] if one["grave"]] in (["Diverged"], ["ExplodingTensor"])
     assert report["not_finite"]
 
 
 def test_nan_loss_is_null_with_reason(tmp_path: Path, images: Path, artifact: Path) -> None:
-    report = explained(train_here(tmp_path, {"train": images, "model": artifact}, {**HOPELESS, "rules": "none"}))
+    report = explained(run_training(tmp_path, {"train": images, "model": artifact}, {**HOPELESS, "rules": "none"}))
     assert "The training loss became" in report["failure"]
     last = len(report["history"]) - 1
     assert report["history"][last]["train:loss"] is None
@@ -65,7 +65,7 @@ def test_nan_loss_is_null_with_reason(tmp_path: Path, images: Path, artifact: Pa
 def test_diverged_job_stopped_by_rule_exports_nothing(tmp_path: Path, images: Path, artifact: Path) -> None:
     # The updates are reported before the weights are infinite, but the model's outputs are infinite.
     options = {**HOPELESS, "rules": "WeightUpdateRatio:large_threshold=5", "rule_action": "stop"}
-    report = explained(train_here(tmp_path, {"train": images, "model": artifact}, options))
+    report = explained(run_training(tmp_path, {"train": images, "model": artifact}, options))
     assert report["parts"] == {}
     assert [one["rule"] for one in report["findings"]] == ["WeightUpdateRatio"]
     assert "15 of 15 records are not finite" in report["failure"]

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 from sagemaker_simulator import lay_out
-from tests.support.whole_jobs import Ended, finished, request_of, run_here, train_here
+from tests.support.whole_jobs import FinishedJob, build_request, run_request, run_training, succeeded
 
 EARLIER = Path(__file__).parent / "fixtures" / "earlier"
 
@@ -16,9 +16,9 @@ EARLIER = Path(__file__).parent / "fixtures" / "earlier"
 def test_checkpoint_of_earlier_version_is_resumed(tmp_path: Path) -> None:
     channels = {"train": EARLIER / "train", "model": EARLIER / "model"}
     hyperparameters = json.loads((EARLIER / "hyperparameters.json").read_text("utf-8"))
-    folder = lay_out(tmp_path / "opt-ml", request_of(channels, hyperparameters))
+    folder = lay_out(tmp_path / "opt-ml", build_request(channels, hyperparameters))
     shutil.copytree(EARLIER / "checkpoints", folder.root / "checkpoints", dirs_exist_ok=True)
-    job = finished(run_here(folder))
+    job = succeeded(run_request(folder))
     assert "step-000000004-000003" in job.log
     assert "epoch=1;" not in job.log
     assert "epoch=4;" in job.log
@@ -27,12 +27,12 @@ def test_checkpoint_of_earlier_version_is_resumed(tmp_path: Path) -> None:
 
 def test_artifact_of_earlier_version_gives_same_predictions(tmp_path: Path) -> None:
     channels = {"test": EARLIER / "train", "model": EARLIER / "artifact"}
-    job = finished(train_here(tmp_path, channels, {"strategy": "evaluate", "precision": "fp32", "max_length": "16"}))
+    job = succeeded(run_training(tmp_path, channels, {"strategy": "evaluate", "precision": "fp32", "max_length": "16"}))
     assert job.artifact()["labels"] == ["no", "yes"]
     assert largest_difference(job, EARLIER / "predictions.csv", "test") < 1e-4
 
 
-def largest_difference(job: Ended, earlier: Path, part: str) -> float:
+def largest_difference(job: FinishedJob, earlier: Path, part: str) -> float:
     """The largest difference of a probability, over the records that an earlier job predicted."""
     with earlier.open(encoding="utf-8", newline="") as file:
         expected = {row["record"]: row for row in csv.DictReader(file)}

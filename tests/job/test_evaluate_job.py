@@ -8,43 +8,43 @@ import pytest
 import torch
 from torchvision.models import ResNet18_Weights, resnet18
 
-from tests.support.coloured_images import COLOURS, write_pictures
-from tests.support.whole_jobs import finished, train_here
+from tests.support.coloured_images import COLORS, write_images
+from tests.support.whole_jobs import run_training, succeeded
 
 EVALUATE = {"strategy": "evaluate"}
 
 
 def test_evaluation_writes_all_outputs_without_training(tmp_path: Path, holdout: Path, artifact: Path) -> None:
-    job = finished(train_here(tmp_path, {"test": holdout, "model": artifact}, EVALUATE))
+    job = succeeded(run_training(tmp_path, {"test": holdout, "model": artifact}, EVALUATE))
     assert job.weights() == (artifact / "model.safetensors").read_bytes()
     metrics = job.metrics()
     assert metrics["test"]["records"] == 24
     assert metrics["test"]["accuracy"] > 0.9
     assert metrics["job"]["trainable_parameters"] == 0
     assert len(job.predictions("test")) == 24
-    assert job.artifact()["labels"] == list(COLOURS)
+    assert job.artifact()["labels"] == list(COLORS)
     assert "steps     none" in job.log
     assert "epoch=" not in job.log
 
 
 def test_classes_are_those_of_the_model(tmp_path: Path, artifact: Path) -> None:
-    some = write_pictures(tmp_path / "some", 3, first=300, names=("blue", "red"))
-    job = finished(train_here(tmp_path / "job", {"train": some, "model": artifact}, EVALUATE))
-    assert job.artifact()["labels"] == list(COLOURS)
+    some = write_images(tmp_path / "some", 3, first=300, names=("blue", "red"))
+    job = succeeded(run_training(tmp_path / "job", {"train": some, "model": artifact}, EVALUATE))
+    assert job.artifact()["labels"] == list(COLORS)
     assert job.metrics()["train"]["records"] == 6
     assert job.metrics()["train"]["accuracy"] > 0.9
 
 
 def test_evaluation_accepts_a_single_class(tmp_path: Path, artifact: Path) -> None:
-    one = write_pictures(tmp_path / "one", 3, first=300, names=("red",))
-    job = finished(train_here(tmp_path / "job", {"test": one, "model": artifact}, EVALUATE))
+    one = write_images(tmp_path / "one", 3, first=300, names=("red",))
+    job = succeeded(run_training(tmp_path / "job", {"test": one, "model": artifact}, EVALUATE))
     assert job.metrics()["test"]["records"] == 3
 
 
 def test_unknown_class_is_refused(tmp_path: Path, artifact: Path) -> None:
-    strange = write_pictures(tmp_path / "strange", 2)
+    strange = write_images(tmp_path / "strange", 2)
     (strange / "red").rename(strange / "reed")
-    job = train_here(tmp_path / "job", {"test": strange, "model": artifact}, EVALUATE)
+    job = run_training(tmp_path / "job", {"test": strange, "model": artifact}, EVALUATE)
     assert job.exit_code == 1
     assert "'reed' (did you mean 'red'?)" in job.failure
 
@@ -60,7 +60,7 @@ def headless(tmp_path: Path) -> Path:
 
 
 def test_random_head_is_not_evaluated_silently(tmp_path: Path, holdout: Path, headless: Path) -> None:
-    job = train_here(tmp_path / "job", {"test": holdout, "model": headless}, EVALUATE)
+    job = run_training(tmp_path / "job", {"test": holdout, "model": headless}, EVALUATE)
     assert job.exit_code == 1
     assert job.failure.startswith("strategy=evaluate needs the top layer of the weights, but the weights have no top")
 
@@ -70,13 +70,13 @@ def test_included_weights_have_imagenet_classes(tmp_path: Path, monkeypatch: pyt
     baked.mkdir()
     torch.save(resnet18().state_dict(), baked / "resnet18.pth")
     monkeypatch.setenv("FINETUNE_PRETRAINED", str(baked))
-    data = write_pictures(tmp_path / "data", 2)
-    for colour, category in zip(COLOURS, ("tench", "crane", "crane bird"), strict=True):
+    data = write_images(tmp_path / "data", 2)
+    for colour, category in zip(COLORS, ("tench", "crane", "crane bird"), strict=True):
         (data / colour).rename(data / category)
     options = {**EVALUATE, "model_name": "resnet18", "image_size": "32"}
-    job = finished(train_here(tmp_path / "job", {"test": data}, options))
+    job = succeeded(run_training(tmp_path / "job", {"test": data}, options))
     assert job.artifact()["labels"] == ResNet18_Weights.DEFAULT.meta["categories"]
     (data / "crane").rename(data / "cranes")
-    refused = train_here(tmp_path / "refused", {"test": data}, options)
+    refused = run_training(tmp_path / "refused", {"test": data}, options)
     assert refused.exit_code == 1
     assert "classes that are missing from the model: 'cranes' (did you mean 'crane'?)" in refused.failure

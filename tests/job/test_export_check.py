@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from finetune.job import export_check
 from finetune.job.loaders import PROBE_RECORDS
-from tests.support.whole_jobs import finished, train_here
+from tests.support.whole_jobs import run_training, succeeded
 
 REPEATED = re.compile(r"repeats (\d+) predictions; largest difference of a probability (\S+), tolerance 1e-04")
 ROUNDED = re.compile(
@@ -34,7 +34,7 @@ def test_export_of_bf16_job_is_checked_in_float32(
 ) -> None:
     monkeypatch.setattr(export_check, "_WARNING_DIFFERENCE", 1e-4)
     options = {"strategy": "evaluate", "precision": "bf16"}
-    job = finished(train_here(tmp_path / "job", {"test": holdout, "model": unsure}, options))
+    job = succeeded(run_training(tmp_path / "job", {"test": holdout, "model": unsure}, options))
     count, difference = REPEATED.findall(job.log)[0]
     (rounded,) = ROUNDED.findall(job.log)
     assert int(count) == PROBE_RECORDS
@@ -45,13 +45,13 @@ def test_export_of_bf16_job_is_checked_in_float32(
 
 def test_export_check_without_evaluation_predicts_in_float32(tmp_path: Path, holdout: Path, artifact: Path) -> None:
     options = {"strategy": "feature_extraction", "epochs": "1", "precision": "bf16", "validation_fraction": "0"}
-    job = finished(train_here(tmp_path / "job", {"train": holdout, "model": artifact}, options))
+    job = succeeded(run_training(tmp_path / "job", {"train": holdout, "model": artifact}, options))
     assert REPEATED.search(job.log)
     assert "Evaluated in bf16" not in job.log
 
 
 def test_export_check_in_float32_reuses_the_evaluation(tmp_path: Path, holdout: Path, artifact: Path) -> None:
     options = {"strategy": "evaluate", "precision": "fp32"}
-    job = finished(train_here(tmp_path / "job", {"test": holdout, "model": artifact}, options))
+    job = succeeded(run_training(tmp_path / "job", {"test": holdout, "model": artifact}, options))
     assert REPEATED.search(job.log)
     assert "Evaluated in" not in job.log

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.coloured_images import write_pictures
-from tests.support.whole_jobs import finished, train_here
+from tests.support.coloured_images import write_images
+from tests.support.whole_jobs import run_training, succeeded
 
 SHORT = {"epochs": "2", "batch_size": "6", "augmentation": "none"}
 
@@ -17,13 +17,15 @@ SHORT = {"epochs": "2", "batch_size": "6", "augmentation": "none"}
 @pytest.fixture(scope="module")
 def two_colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two of the three classes of the given model."""
-    return write_pictures(tmp_path_factory.mktemp("two"), 8, 200, ("blue", "green"))
+    return write_images(tmp_path_factory.mktemp("two"), 8, 200, ("blue", "green"))
 
 
 def test_forgetting_with_same_classes(tmp_path: Path, images: Path, holdout: Path, artifact: Path) -> None:
     channels = {"train": holdout, "validation": images, "model": artifact}
-    job = finished(train_here(tmp_path / "trained", channels, {**SHORT, "strategy": "full", "learning_rate": "0.01"}))
-    as_given = finished(train_here(tmp_path / "as-given", channels, {"strategy": "evaluate"}))
+    job = succeeded(
+        run_training(tmp_path / "trained", channels, {**SHORT, "strategy": "full", "learning_rate": "0.01"})
+    )
+    as_given = succeeded(run_training(tmp_path / "as-given", channels, {"strategy": "evaluate"}))
     metrics = job.metrics()
     found = metrics["forgetting"]
     assert found["before"] == as_given.metrics()["validation"]["accuracy"]
@@ -43,7 +45,7 @@ def test_forgetting_with_shared_classes_uses_the_original_head(
     options = {**SHORT, "strategy": strategy}
     if strategy == "full":
         options |= {"learning_rate": "1", "optimizer": "sgd", "warmup_fraction": "0"}
-    found = finished(train_here(tmp_path, channels, options)).metrics()["forgetting"]
+    found = succeeded(run_training(tmp_path, channels, options)).metrics()["forgetting"]
     assert found["classes"] == ["blue", "green"]
     assert found["records"] == 16
     assert found["before"] > 0.4
@@ -55,5 +57,5 @@ def test_no_forgetting_without_shared_classes(tmp_path: Path, two_colours: Path,
     for name, other in (("blue", "sky"), ("green", "grass")):
         shutil.copytree(two_colours / name, tmp_path / "train" / other)
     options = {**SHORT, "strategy": "feature_extraction"}
-    job = finished(train_here(tmp_path / "job", {"train": tmp_path / "train", "model": artifact}, options))
+    job = succeeded(run_training(tmp_path / "job", {"train": tmp_path / "train", "model": artifact}, options))
     assert "forgetting" not in job.metrics()

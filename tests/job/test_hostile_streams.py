@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 
 from sagemaker_simulator import Channel, PipeSource, feed_pipes, lay_out
-from tests.support.pipes import NAMES, pictures, piped_request
+from tests.support.pipes import NAMES, image_objects, piped_request
 from tests.support.stream_writers import recordio
-from tests.support.whole_jobs import Ended, run_here
+from tests.support.whole_jobs import FinishedJob, run_request
 
 IMAGES = {"model_name": "resnet18", "strategy": "from_scratch", "image_size": "32", "epochs": "1", "batch_size": "8"}
 LIMIT = 1 << 20
 
 
-def run(workdir: Path, stream: bytes, content_type: str, options: Mapping[str, str]) -> Ended:
+def run(workdir: Path, stream: bytes, content_type: str, options: Mapping[str, str]) -> FinishedJob:
     (workdir / "objects").mkdir()
     (workdir / "objects" / "0").write_bytes(stream)
     channel = Channel("train", workdir / "objects", content_type=content_type, pipe=PipeSource())
@@ -25,7 +25,7 @@ def run(workdir: Path, stream: bytes, content_type: str, options: Mapping[str, s
     folder = lay_out(workdir / "opt-ml", request)
     feeders = feed_pipes(folder, request)
     try:
-        return run_here(folder)
+        return run_request(folder)
     finally:
         for feeder in feeders:
             feeder.kill()
@@ -43,7 +43,7 @@ def test_endless_recordio_record_is_refused_with_position(tmp_path: Path, monkey
 
 @pytest.mark.parametrize(("allowed", "code"), [("0", 1), ("1", 0)])
 def test_deeply_nested_attribute_is_a_bad_record(tmp_path: Path, allowed: str, code: int) -> None:
-    found = pictures(8)
+    found = image_objects(8)
     labels = [name.encode() for name, _ in found]
     labels[3] = b"[" * 100_000
     stream = b"".join(recordio(content) + recordio(label) for (_, content), label in zip(found, labels, strict=True))
@@ -57,7 +57,7 @@ def test_deeply_nested_attribute_is_a_bad_record(tmp_path: Path, allowed: str, c
 
 def test_label_unique_per_record_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("finetune.data.pipe.first_pass.MAX_CLASSES", 10)
-    (_, content), *_ = pictures(1)
+    (_, content), *_ = image_objects(1)
     stream = b"".join(recordio(struct.pack("<IfQQ", 0, number, number, 0) + content) for number in range(100))
     job = run(tmp_path, stream, "application/x-recordio", IMAGES)
     assert job.exit_code == 1

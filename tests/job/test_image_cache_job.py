@@ -11,15 +11,15 @@ from torch import Tensor
 
 from finetune.data.record import Content
 from finetune.data.transforms.base import ImageTransform
-from tests.support.whole_jobs import Ended, finished, train_here
+from tests.support.whole_jobs import FinishedJob, run_training, succeeded
 
 FULL = {"strategy": "full", "augmentation": "strong"}
 FROZEN = {"strategy": "partial", "feature_cache": "off"}
 WISHES = {"epochs": "3", "batch_size": "6"}
 
 
-def job(workdir: Path, images: Path, artifact: Path, options: dict[str, str]) -> Ended:
-    return finished(train_here(workdir, {"train": images, "model": artifact}, {**WISHES, **options}))
+def job(workdir: Path, images: Path, artifact: Path, options: dict[str, str]) -> FinishedJob:
+    return succeeded(run_training(workdir, {"train": images, "model": artifact}, {**WISHES, **options}))
 
 
 @pytest.mark.parametrize("options", [FULL, FROZEN])

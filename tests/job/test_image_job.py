@@ -10,14 +10,14 @@ import pytest
 import torch
 from safetensors.torch import load
 
-from tests.support.coloured_images import COLOURS, write_pictures
-from tests.support.whole_jobs import Ended, finished, train_here
+from tests.support.coloured_images import COLORS, write_images
+from tests.support.whole_jobs import FinishedJob, run_training, succeeded
 
-CLASSES = list(COLOURS)
+CLASSES = list(COLORS)
 
 
-def test_train_writes_artifact_and_outputs(first_job: Ended) -> None:
-    finished(first_job)
+def test_train_writes_artifact_and_outputs(first_job: FinishedJob) -> None:
+    succeeded(first_job)
     assert first_job.archive is not None
     with tarfile.open(first_job.archive) as archive:
         names = {name.removeprefix("./") for name in archive.getnames()}
@@ -36,7 +36,7 @@ def test_train_writes_artifact_and_outputs(first_job: Ended) -> None:
     }
 
 
-def test_metrics_agree_with_predictions_and_log(first_job: Ended) -> None:
+def test_metrics_agree_with_predictions_and_log(first_job: FinishedJob) -> None:
     metrics = first_job.metrics()
     rows = first_job.predictions()
     assert len(rows) == metrics["validation"]["records"] == 24
@@ -55,7 +55,7 @@ def test_metrics_agree_with_predictions_and_log(first_job: Ended) -> None:
     assert sum(matrix[number][number] for number in range(3)) == right
 
 
-def test_plan_is_logged_before_first_metric_line(first_job: Ended) -> None:
+def test_plan_is_logged_before_first_metric_line(first_job: FinishedJob) -> None:
     plan, _, rest = first_job.log.partition("epoch=1;")
     assert rest
     for text in (
@@ -76,7 +76,7 @@ def test_strategy_adapts_model_of_earlier_job(
     strategy: str, learning: float, tmp_path: Path, holdout: Path, artifact: Path
 ) -> None:
     options = {"strategy": strategy, "epochs": "2"}
-    job = finished(train_here(tmp_path, {"train": holdout, "validation": holdout, "model": artifact}, options))
+    job = succeeded(run_training(tmp_path, {"train": holdout, "validation": holdout, "model": artifact}, options))
     text = job.metrics()["job"]
     assert text["kept_head"]
     assert text["trainable_parameters"] / text["parameters"] == pytest.approx(learning, rel=0.1)
@@ -90,9 +90,9 @@ def test_strategy_adapts_model_of_earlier_job(
 
 
 def test_other_classes_get_a_new_head(tmp_path: Path, artifact: Path) -> None:
-    write_pictures(tmp_path / "two", 12, names=("green", "red"))
+    write_images(tmp_path / "two", 12, names=("green", "red"))
     archive = {"train": tmp_path / "two", "model": artifact}
-    job = finished(train_here(tmp_path / "job", archive, {"strategy": "feature_extraction", "epochs": "4"}))
+    job = succeeded(run_training(tmp_path / "job", archive, {"strategy": "feature_extraction", "epochs": "4"}))
     assert not job.metrics()["job"]["kept_head"]
     assert job.artifact()["labels"] == ["green", "red"]
     assert load(job.weights())["fc.weight"].shape[0] == 2
@@ -100,18 +100,18 @@ def test_other_classes_get_a_new_head(tmp_path: Path, artifact: Path) -> None:
 
 
 def test_archive_and_unpacked_model_are_equivalent(
-    tmp_path: Path, holdout: Path, first_job: Ended, artifact: Path
+    tmp_path: Path, holdout: Path, first_job: FinishedJob, artifact: Path
 ) -> None:
     assert first_job.archive is not None
     options = {"strategy": "feature_extraction", "epochs": "1"}
     # The whole output folder of a job as on S3: model.tar.gz next to output.tar.gz.
-    packed = finished(train_here(tmp_path / "a", {"train": holdout, "model": first_job.archive.parent}, options))
-    unpacked = finished(train_here(tmp_path / "b", {"train": holdout, "model": artifact}, options))
+    packed = succeeded(run_training(tmp_path / "a", {"train": holdout, "model": first_job.archive.parent}, options))
+    unpacked = succeeded(run_training(tmp_path / "b", {"train": holdout, "model": artifact}, options))
     assert packed.weights() == unpacked.weights()
     assert "model.tar.gz of the model channel (artifact of an earlier job)" in packed.log
 
 
-def test_plan_warns_about_missing_checkpoint_folder(first_job: Ended) -> None:
+def test_plan_warns_about_missing_checkpoint_folder(first_job: FinishedJob) -> None:
     line = next(line for line in first_job.log.splitlines() if line.startswith("  resume "))
     assert "no checkpoint folder" in line
     assert "spot capacity, the job starts from the beginning" in line

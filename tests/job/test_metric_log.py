@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from finetune.monitoring.metric_lines import METRICS
-from tests.support.whole_jobs import Ended
+from tests.support.whole_jobs import FinishedJob
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "metric_definitions.json"
 
@@ -30,7 +30,7 @@ def handled(log: str) -> None:
 
 @pytest.mark.parametrize("by_toolkit", [False, True])
 def test_every_metric_definition_matches(
-    first_job: Ended, by_toolkit: bool, capsys: pytest.CaptureFixture[str]
+    first_job: FinishedJob, by_toolkit: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     log = first_job.log
     if by_toolkit:

@@ -12,7 +12,7 @@ import torch
 
 from tests.support.comparison import BOUND, Case, compare
 from tests.support.tiny_transformers import write_folder
-from tests.support.whole_jobs import Ended, finished, train_here
+from tests.support.whole_jobs import FinishedJob, run_training, succeeded
 
 EVALUATE = {"strategy": "evaluate", "precision": "fp32"}
 TEXTS = ("the cat sat", "a dog ran away", "the mat", "up", "in the dog", "a cat on a mat ran up")
@@ -36,8 +36,8 @@ def write_texts(folder: Path, labels: tuple[str, ...], texts: tuple[str, ...] = 
     return folder
 
 
-def evaluate(workdir: Path, folder: Path, labels: tuple[str, ...], **options: str) -> Ended:
-    return train_here(
+def evaluate(workdir: Path, folder: Path, labels: tuple[str, ...], **options: str) -> FinishedJob:
+    return run_training(
         workdir / "job", {"test": write_texts(workdir / "test", labels), "model": folder}, {**EVALUATE, **options}
     )
 
@@ -100,7 +100,7 @@ def test_added_tokens_without_embeddings_fail_the_job_before_the_first_step(
     folder = write_folder(tmp_path / "model", model_type, labels=("neg", "pos"))
     add_word(folder)
     data = write_texts(tmp_path / "train", ("neg", "pos"), (*TEXTS * 4, text))
-    job = train_here(tmp_path / "job", {"train": data, "model": folder}, {"strategy": strategy})
+    job = run_training(tmp_path / "job", {"train": data, "model": folder}, {"strategy": strategy})
     assert job.exit_code == 1
     assert job.failure.startswith("The tokenizer in the model channel has 16 tokens, but the embeddings of the model")
     assert "epoch=" not in job.log
@@ -117,7 +117,7 @@ def test_padding_token_without_embedding_is_replaced(strategy: str, tmp_path: Pa
     tokenizer.save_pretrained(folder)
     data = write_texts(tmp_path / "data", ("neg", "pos"))
     options = {"strategy": strategy, "precision": "fp32", "epochs": "1"}
-    job = finished(train_here(tmp_path / "job", {"train": data, "test": data, "model": folder}, options))
+    job = succeeded(run_training(tmp_path / "job", {"train": data, "test": data, "model": folder}, options))
     assert "pads with '[MORE]' (15), for which the model has no embedding" in job.log
     if strategy == "evaluate":
         rows = [[float(row[f"probability:{name}"]) for name in ("neg", "pos")] for row in job.predictions("test")]
@@ -128,7 +128,7 @@ def test_labels_are_read_from_label2id(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "model", "bert", labels=("pos", "neg"))
     without(folder / "config.json", "id2label")
     expected = logits_of(folder)
-    job = finished(evaluate(tmp_path, folder, ("neg", "pos")))
+    job = succeeded(evaluate(tmp_path, folder, ("neg", "pos")))
     assert job.artifact()["labels"] == ["pos", "neg"]
     rows = [[float(row[f"probability:{name}"]) for name in ("pos", "neg")] for row in job.predictions("test")]
     assert torch.allclose(torch.tensor(rows), expected, atol=BOUND)
@@ -161,20 +161,20 @@ def test_regression_model_is_not_evaluated(fields: dict[str, object], tmp_path: 
 )
 def test_assumed_class_order_is_a_warning(options: dict[str, str], warned: bool, tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "model", "bert")
-    job = finished(evaluate(tmp_path, folder, ("schlecht", "gut"), **options))
+    job = succeeded(evaluate(tmp_path, folder, ("schlecht", "gut"), **options))
     assert ("output 0 is assigned to 'gut', 1 to 'schlecht'" in job.log) == warned
     assert job.artifact()["labels"] == options.get("class_names", "gut,schlecht").split(",")
 
 
 def test_bare_state_dict_is_evaluated_with_warning(
-    tmp_path: Path, first_job: Ended, holdout: Path, artifact: Path
+    tmp_path: Path, first_job: FinishedJob, holdout: Path, artifact: Path
 ) -> None:
     del first_job
     folder = tmp_path / "model"
     folder.mkdir()
     (folder / "resnet18.safetensors").write_bytes((artifact / "model.safetensors").read_bytes())
     options = {**EVALUATE, "model_name": "resnet18", "image_size": "32"}
-    job = finished(train_here(tmp_path / "job", {"test": holdout, "model": folder}, options))
+    job = succeeded(run_training(tmp_path / "job", {"test": holdout, "model": folder}, options))
     assert "output 0 is assigned to 'blue', 1 to 'green', 2 to 'red'" in job.log
 
 
@@ -185,6 +185,6 @@ def test_pairs_of_texts_need_two_token_types(pairs: bool, tmp_path: Path) -> Non
     rows = [f"{'neg' if number % 2 else 'pos'},the cat{',a dog' if pairs else ''}" for number in range(6)]
     header = "label,sentence1,sentence2" if pairs else "label,text"
     (tmp_path / "test" / "texts.csv").write_text("\n".join([header, *rows]) + "\n")
-    job = train_here(tmp_path / "job", {"test": tmp_path / "test", "model": folder}, EVALUATE)
+    job = run_training(tmp_path / "job", {"test": tmp_path / "test", "model": folder}, EVALUATE)
     assert job.exit_code == (1 if pairs else 0), job.log
     assert ("the model has only 1 (type_vocab_size)" in job.failure) == pairs

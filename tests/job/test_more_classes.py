@@ -14,9 +14,9 @@ from finetune.job import run as stages
 from finetune.job.log_observer import LogObserver
 from finetune.training.state import TrainingState
 from sagemaker_simulator import lay_out
-from tests.support.coloured_images import COLOURS, encoded, picture
+from tests.support.coloured_images import COLORS, encode_image, make_image
 from tests.support.tiny_transformers import write_folder
-from tests.support.whole_jobs import Ended, finished, request_of, run_here, train_here
+from tests.support.whole_jobs import FinishedJob, build_request, run_request, run_training, succeeded
 
 SHORT = {"epochs": "1", "batch_size": "6", "augmentation": "none"}
 SEVERAL = {"superset": "amber,blue,green,red,violet", "subset": "green,red", "renamed": "blue,grass,red"}
@@ -25,19 +25,19 @@ SEVERAL |= {"disjoint": "amber,violet", "overlapping": "amber,blue,violet"}
 
 def write_classes(folder: Path, names: list[str], per_class: int = 6) -> Path:
     """Write one folder per class; classes that the model does not know reuse images of a known one."""
-    shown = list(COLOURS)
+    shown = list(COLORS)
     for index, name in enumerate(names):
         (folder / name).mkdir(parents=True)
         for number in range(per_class):
-            colour = name if name in COLOURS else shown[index % 3]
-            image = encoded(picture(colour, 400 + number + 50 * index))
+            colour = name if name in COLORS else shown[index % 3]
+            image = encode_image(make_image(colour, 400 + number + 50 * index))
             (folder / name / f"{number}.png").write_bytes(image)
     return folder
 
 
-def assert_right(job: Ended, names: list[str], known: list[str]) -> None:
+def assert_right(job: FinishedJob, names: list[str], known: list[str]) -> None:
     """The model has the classes of the data, and forgetting is measured on the classes that it knew."""
-    finished(job)
+    succeeded(job)
     assert job.artifact()["labels"] == names
     assert job.metrics()["job"]["finished"]
     assert "was skipped" not in job.log
@@ -56,8 +56,8 @@ def test_additional_classes_work_with_every_strategy(tmp_path: Path, artifact: P
     names = SEVERAL["superset"].split(",")
     train, test = write_classes(tmp_path / "train", names), write_classes(tmp_path / "validation", names, 3)
     channels = {"train": train, "validation": test, "model": artifact}
-    job = train_here(tmp_path / "job", channels, {**SHORT, "strategy": strategy})
-    assert_right(job, names, list(COLOURS))
+    job = run_training(tmp_path / "job", channels, {**SHORT, "strategy": strategy})
+    assert_right(job, names, list(COLORS))
     assert job.metrics()["forgetting"]["records"] == 9
     assert job.metrics()["forgetting"]["before"] > 0.8
 
@@ -66,18 +66,18 @@ def test_additional_classes_work_with_every_strategy(tmp_path: Path, artifact: P
 def test_different_classes_work(tmp_path: Path, artifact: Path, kind: str) -> None:
     names = SEVERAL[kind].split(",")
     channels = {"train": write_classes(tmp_path / "train", names), "model": artifact}
-    job = train_here(tmp_path / "job", channels, {**SHORT, "strategy": "full"})
-    assert_right(job, names, [name for name in names if name in COLOURS])
+    job = run_training(tmp_path / "job", channels, {**SHORT, "strategy": "full"})
+    assert_right(job, names, [name for name in names if name in COLORS])
 
 
 def test_reordered_classes_keep_their_outputs(tmp_path: Path, holdout: Path, artifact: Path) -> None:
     options = {"strategy": "evaluate", "class_names": "red,blue,green"}
-    plain = finished(train_here(tmp_path / "plain", {"test": holdout, "model": artifact}, {"strategy": "evaluate"}))
-    other = finished(train_here(tmp_path / "other", {"test": holdout, "model": artifact}, options))
+    plain = succeeded(run_training(tmp_path / "plain", {"test": holdout, "model": artifact}, {"strategy": "evaluate"}))
+    other = succeeded(run_training(tmp_path / "other", {"test": holdout, "model": artifact}, options))
     assert other.metrics()["test"]["accuracy"] == plain.metrics()["test"]["accuracy"] > 0.9
     options = {**SHORT, "strategy": "feature_extraction", "class_names": "red,blue,green", "learning_rate": "1e-9"}
     channels = {"train": holdout, "validation": holdout, "model": artifact}
-    job = finished(train_here(tmp_path / "further", channels, options))
+    job = succeeded(run_training(tmp_path / "further", channels, options))
     assert job.artifact()["labels"] == ["red", "blue", "green"]
     assert job.metrics()["forgetting"]["before"] == job.metrics()["validation"]["accuracy"] > 0.9
 
@@ -90,7 +90,7 @@ def test_additional_classes_work_without_class_names(tmp_path: Path, artifact: P
     names = SEVERAL["superset"].split(",")
     options = {**SHORT, "strategy": strategy, "image_size": "32"}
     channels = {"train": write_classes(tmp_path / "train", names), "model": folder}
-    assert_right(train_here(tmp_path / "job", channels, options), names, [])
+    assert_right(run_training(tmp_path / "job", channels, options), names, [])
 
 
 def write_texts(folder: Path, labels: list[str], *, several: bool = False) -> Path:
@@ -109,7 +109,7 @@ def write_texts(folder: Path, labels: list[str], *, several: bool = False) -> Pa
 def test_additional_classes_work_with_text_model(tmp_path: Path, strategy: str) -> None:
     model = write_folder(tmp_path / "bert", "bert", labels=("neg", "pos"))
     train = write_texts(tmp_path / "train", ["mid", "neg", "pos", "zero"])
-    job = train_here(tmp_path / "job", {"train": train, "model": model}, {**SHORT, "strategy": strategy})
+    job = run_training(tmp_path / "job", {"train": train, "model": model}, {**SHORT, "strategy": strategy})
     assert_right(job, ["mid", "neg", "pos", "zero"], ["neg", "pos"])
 
 
@@ -117,9 +117,9 @@ def test_additional_labels_work_with_multi_label_model(tmp_path: Path) -> None:
     model = write_folder(tmp_path / "bert", "bert", labels=("neg", "pos"))
     options = {**SHORT, "strategy": "full", "multi_label": "true"}
     two = write_texts(tmp_path / "two", ["neg", "pos"], several=True)
-    first = finished(train_here(tmp_path / "first", {"train": two, "model": model}, options))
+    first = succeeded(run_training(tmp_path / "first", {"train": two, "model": model}, options))
     more = write_texts(tmp_path / "more", ["mid", "neg", "pos"], several=True)
-    job = train_here(tmp_path / "job", {"train": more, "model": first.folder.model}, options)
+    job = run_training(tmp_path / "job", {"train": more, "model": first.folder.model}, options)
     assert_right(job, ["mid", "neg", "pos"], [])
     assert job.artifact()["multi_label"]
 
@@ -130,8 +130,8 @@ def test_killed_job_with_additional_classes_resumes_to_same_model(
 ) -> None:
     names = SEVERAL["superset"].split(",")
     options = {**SHORT, "strategy": "full", "checkpoint_interval_steps": "2"}
-    request = request_of({"train": write_classes(tmp_path / "train", names), "model": artifact}, options)
-    whole = finished(run_here(lay_out(tmp_path / "whole", request)))
+    request = build_request({"train": write_classes(tmp_path / "train", names), "model": artifact}, options)
+    whole = succeeded(run_request(lay_out(tmp_path / "whole", request)))
     folder = lay_out(tmp_path / "opt-ml", request)
 
     def killed(*_: object) -> None:
@@ -146,11 +146,11 @@ def test_killed_job_with_additional_classes_resumes_to_same_model(
             patched.setattr(LogObserver, "step_done", killed_in_training)
         else:
             patched.setattr(stages, stage, killed)
-        assert run_here(folder).exit_code == 3
+        assert run_request(folder).exit_code == 3
     assert (folder.model / "model.safetensors").is_file() == (stage == "write_results")
     shutil.rmtree(folder.model)
-    job = run_here(folder)
-    assert_right(job, names, list(COLOURS))
+    job = run_request(folder)
+    assert_right(job, names, list(COLORS))
     assert "Resumed from checkpoint" in job.log
     assert f"checkpoints in {folder.root / 'checkpoints'}: every 2 steps, at most every 30 s, " in job.log
     assert job.weights() == whole.weights()
@@ -167,6 +167,6 @@ def test_forgetting_counts_records_of_original_classes(tmp_path: Path, artifact:
     names = SEVERAL["superset"].split(",")
     data = write_classes(tmp_path / "data", names, 4)
     channels = {"train": data, "validation": data, "model": shrunk}
-    job = finished(train_here(tmp_path / "job", channels, {**SHORT, "strategy": "feature_extraction"}))
+    job = succeeded(run_training(tmp_path / "job", channels, {**SHORT, "strategy": "feature_extraction"}))
     found = job.metrics()["forgetting"]
     assert (found["records"], found["before"], found["after"]) == (12, 4 / 12, 4 / 12)

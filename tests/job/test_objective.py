@@ -14,8 +14,8 @@ from finetune.job.request import check_objective, read_request
 from finetune.monitoring.metric_lines import METRICS
 from finetune.sagemaker.paths import Paths
 from sagemaker_simulator import lay_out
-from tests.support.coloured_images import write_pictures
-from tests.support.whole_jobs import finished, request_of, train_here
+from tests.support.coloured_images import write_images
+from tests.support.whole_jobs import build_request, run_training, succeeded
 
 
 def check(purposes: str, **hyperparameters: str) -> None:
@@ -74,15 +74,15 @@ def test_objective_that_is_logged_is_accepted(objective: str, purposes: str, opt
 def test_objective_is_checked_before_data_is_read(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     options = {"_tuning_objective_metric": "validation:accuracy", "validation_fraction": "0"}
-    folder = lay_out(tmp_path / "opt-ml", request_of({"train": tmp_path / "empty"}, options))
+    folder = lay_out(tmp_path / "opt-ml", build_request({"train": tmp_path / "empty"}, options))
     with pytest.raises(UserError, match="is never printed"):
         read_request(Paths(folder.root))
 
 
 def test_objective_undefined_for_the_records_is_refused(tmp_path: Path, holdout: Path, artifact: Path) -> None:
-    one = write_pictures(tmp_path / "validation", 2, names=("red",))
+    one = write_images(tmp_path / "validation", 2, names=("red",))
     channels = {"train": holdout, "validation": one, "model": artifact}
-    job = train_here(tmp_path / "job", channels, {"_tuning_objective_metric": "validation:auc"})
+    job = run_training(tmp_path / "job", channels, {"_tuning_objective_metric": "validation:auc"})
     assert job.exit_code == 1
     assert job.failure.startswith("_tuning_objective_metric=validation:auc is not defined by the validation records")
 
@@ -90,7 +90,7 @@ def test_objective_undefined_for_the_records_is_refused(tmp_path: Path, holdout:
 def test_every_listed_metric_is_logged(tmp_path: Path, holdout: Path, artifact: Path) -> None:
     channels = {"train": holdout, "test": holdout, "model": artifact}
     options = {"strategy": "feature_extraction", "epochs": "1", "_tuning_objective_metric": "validation:macro_f1"}
-    job = finished(train_here(tmp_path / "job", channels, options))
+    job = succeeded(run_training(tmp_path / "job", channels, options))
     for metric in METRICS:
         # Multi-label jobs are covered by tests/job/test_verdict_job.py.
         assert bool(re.search(metric.regex, job.log)) != metric.multi_label, metric.name
@@ -100,7 +100,7 @@ def test_last_logged_values_are_those_of_exported_weights(tmp_path: Path, holdou
     # With steps of this size, the model gets worse after the first epoch.
     options = {"strategy": "from_scratch", "model_name": "resnet18", "image_size": "32", "batch_size": "6"}
     options |= {"epochs": "5", "early_stopping_patience": "2", "learning_rate": "0.3", "optimizer": "sgd"}
-    job = finished(train_here(tmp_path / "job", {"train": holdout, "validation": holdout}, options))
+    job = succeeded(run_training(tmp_path / "job", {"train": holdout, "validation": holdout}, options))
     metrics = job.metrics()
     done, best = metrics["job"]["epochs"], metrics["job"]["best_epoch"]
     row = metrics["job"]["history"][best - 1]

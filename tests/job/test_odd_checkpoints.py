@@ -16,7 +16,7 @@ from finetune.checkpoint import CheckpointInfo, CheckpointStore, Specification, 
 from finetune.errors import UserError
 from finetune.job.resume import resume_from
 from tests.checkpoint.mutations import MUTATIONS, Mutation, apply_mutation
-from tests.support.training_setup import Lesson, request
+from tests.support.training_setup import TinyTraining, request
 
 SPEC = request(early_stopping_patience="9", optimizer="adamw", strategy="full", epochs="3")
 OURS = Specification.of({"epochs": 3, "learning_rate": 0.1})
@@ -29,7 +29,7 @@ PARTS = (
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint after one and a half epochs, with a pending sample of the rules."""
-    lesson = Lesson(SPEC, stop_after=9)
+    lesson = TinyTraining(SPEC, stop_after=9)
     assert not lesson.fit()
     folder = tmp_path_factory.mktemp("written")
     CheckpointStore(folder).write(take_snapshot(lesson.state.parts()), CheckpointInfo(9, "interruption", OURS))
@@ -51,7 +51,7 @@ def test_modified_checkpoint_is_refused_or_resumed(written: Path, scratch: Path,
     shutil.copytree(written, scratch)
     (checkpoint,) = scratch.iterdir()
     apply_mutation(checkpoint, f"{part}.json", mutation)
-    lesson = Lesson(SPEC)
+    lesson = TinyTraining(SPEC)
     try:
         resumed = resume_from(CheckpointStore(scratch), SPEC.checkpoint, OURS, lesson.state)
     except UserError as error:
@@ -102,12 +102,12 @@ def holds(part: str, name: str, value: object) -> Change:
     ],
 )
 def test_difference_is_named(change: Change, text: str, tmp_path: Path) -> None:
-    lesson = Lesson(SPEC, stop_after=9)
+    lesson = TinyTraining(SPEC, stop_after=9)
     lesson.fit()
     parts = lesson.saved()
     change(parts)
     with pytest.raises(ValueError, match=r".") as caught:
-        Lesson(SPEC).load(parts)
+        TinyTraining(SPEC).load(parts)
     assert text in str(caught.value)
 
 
@@ -118,7 +118,7 @@ def test_moments_of_every_optimizer_are_resumed(optimizer: str, momentum: str) -
     if optimizer == "nag" and momentum == "0":
         return
     spec = request(optimizer=optimizer, **wish)
-    lesson, other = Lesson(spec, stop_after=2), Lesson(spec)
+    lesson, other = TinyTraining(spec, stop_after=2), TinyTraining(spec)
     lesson.fit()
     other.load(lesson.saved())
     assert other.saved()["optimizer"].keys() == lesson.saved()["optimizer"].keys()

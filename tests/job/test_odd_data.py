@@ -14,9 +14,9 @@ from finetune.job import export_check
 from finetune.job.loaders import PROBE_RECORDS
 from finetune.models.backbone import Backbone
 from finetune.training.inputs import Source
-from tests.support.coloured_images import COLOURS, write_pictures
+from tests.support.coloured_images import COLORS, write_images
 from tests.support.tiny_transformers import write_folder
-from tests.support.whole_jobs import Ended, finished, train_here
+from tests.support.whole_jobs import FinishedJob, run_training, succeeded
 
 HEAD = {"strategy": "feature_extraction", "epochs": "1", "validation_fraction": "0"}
 TEXTS = {"strategy": "feature_extraction", "epochs": "1", "batch_size": "4", "max_length": "16"}
@@ -33,8 +33,8 @@ def pairs(workdir: Path, count: int, **more: str) -> Path:
     return lines(workdir, *rows)
 
 
-def texts(workdir: Path, channels: dict[str, Path], **options: str) -> Ended:
-    return train_here(
+def texts(workdir: Path, channels: dict[str, Path], **options: str) -> FinishedJob:
+    return run_training(
         workdir / "job", {"model": write_folder(workdir / "bert", "bert"), **channels}, {**TEXTS, **options}
     )
 
@@ -46,17 +46,19 @@ def damage(folder: Path, count: int) -> None:
 
 
 def test_job_without_readable_records_fails(tmp_path: Path, artifact: Path) -> None:
-    images = write_pictures(tmp_path / "pictures", 3)
+    images = write_images(tmp_path / "pictures", 3)
     damage(images, 9)
-    job = train_here(tmp_path / "job", {"train": images, "model": artifact}, {**HEAD, "max_bad_records": "99"})
+    job = run_training(tmp_path / "job", {"train": images, "model": artifact}, {**HEAD, "max_bad_records": "99"})
     assert job.exit_code == 1
     assert "epoch 1: no training record can be read" in job.failure
 
 
 def test_export_is_checked_with_readable_records(tmp_path: Path, artifact: Path) -> None:
-    images = write_pictures(tmp_path / "pictures", PROBE_RECORDS + 2)
+    images = write_images(tmp_path / "pictures", PROBE_RECORDS + 2)
     damage(images, PROBE_RECORDS + 1)
-    job = finished(train_here(tmp_path / "job", {"train": images, "model": artifact}, {**HEAD, "max_bad_records": "9"}))
+    job = succeeded(
+        run_training(tmp_path / "job", {"train": images, "model": artifact}, {**HEAD, "max_bad_records": "9"})
+    )
     assert f"repeats {PROBE_RECORDS} predictions" in job.log
 
 
@@ -68,7 +70,7 @@ def test_predictions_that_are_not_finite_fail_the_export_check(
         return found and replace(found, probabilities=np.full_like(found.probabilities, np.nan))
 
     monkeypatch.setattr(export_check, "predict", broken)
-    job = train_here(tmp_path / "job", {"train": holdout, "model": artifact}, HEAD)
+    job = run_training(tmp_path / "job", {"train": holdout, "model": artifact}, HEAD)
     assert job.exit_code == 1
     assert "outputs of the model are not finite" in job.failure
     assert not (job.folder.model / "artifact.json").exists()
@@ -83,27 +85,29 @@ def test_small_images_give_repeatable_results(tmp_path: Path, holdout: Path, siz
         "image_size": size,
         "batch_size": "8",
     }
-    first, second = (finished(train_here(tmp_path / name, {"train": holdout}, options)) for name in ("first", "second"))
+    first, second = (
+        succeeded(run_training(tmp_path / name, {"train": holdout}, options)) for name in ("first", "second")
+    )
     assert first.weights() == second.weights()
 
 
 def test_class_names_apply_to_evaluated_models(tmp_path: Path, artifact: Path) -> None:
-    numbered = write_pictures(tmp_path / "numbered", 3, first=300)
+    numbered = write_images(tmp_path / "numbered", 3, first=300)
     labels = json.loads((artifact / "artifact.json").read_text("utf-8"))["labels"]
     for number, name in enumerate(labels):
         (numbered / name).rename(numbered / str(number))
     options = {"strategy": "evaluate", "class_names": ",".join(labels)}
-    job = finished(train_here(tmp_path / "job", {"test": numbered, "model": artifact}, options))
+    job = succeeded(run_training(tmp_path / "job", {"test": numbered, "model": artifact}, options))
     assert job.metrics()["test"]["accuracy"] > 0.9
-    assert job.artifact()["labels"] == list(COLOURS)
+    assert job.artifact()["labels"] == list(COLORS)
 
 
 def test_evaluated_model_keeps_length_and_thresholds(tmp_path: Path) -> None:
     table = pairs(tmp_path / "table", 40)
     options = {**TEXTS, "target_recall": "0.9"}
-    first = finished(texts(tmp_path / "first", {"train": table}, **options))
-    again = finished(
-        train_here(tmp_path / "again", {"test": table, "model": first.folder.model}, {"strategy": "evaluate"})
+    first = succeeded(texts(tmp_path / "first", {"train": table}, **options))
+    again = succeeded(
+        run_training(tmp_path / "again", {"test": table, "model": first.folder.model}, {"strategy": "evaluate"})
     )
     for name in ("thresholds", "preprocessing"):
         assert again.artifact()[name] == first.artifact()[name]
@@ -129,7 +133,7 @@ def test_label_column_is_not_used_as_text(tmp_path: Path) -> None:
 def test_missing_column_in_one_object_is_allowed(tmp_path: Path) -> None:
     rows = [{"text": f"cat {number}", "label": ("no", "yes")[number % 2]} for number in range(12)]
     table = lines(tmp_path / "table", {"id": "7"}, *rows)
-    job = finished(texts(tmp_path, {"train": table}, max_bad_records="1"))
+    job = succeeded(texts(tmp_path, {"train": table}, max_bad_records="1"))
     assert job.artifact()["labels"] == ["no", "yes"]
 
 
@@ -142,4 +146,4 @@ def test_label_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
 
 def test_model_name_may_be_an_artifact_folder(tmp_path: Path, holdout: Path, artifact: Path) -> None:
     options = {"strategy": "evaluate", "model_name": str(artifact)}
-    assert "resnet18" in finished(train_here(tmp_path / "job", {"test": holdout}, options)).log
+    assert "resnet18" in succeeded(run_training(tmp_path / "job", {"test": holdout}, options)).log

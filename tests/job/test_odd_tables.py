@@ -9,7 +9,7 @@ import pytest
 from sagemaker_simulator import Channel, PipeSource, feed_pipes, lay_out
 from tests.support.pipes import piped_request
 from tests.support.tiny_transformers import write_folder
-from tests.support.whole_jobs import Ended, finished, run_here, train_here
+from tests.support.whole_jobs import FinishedJob, run_request, run_training, succeeded
 
 ROWS = [
     (animal, f"the {animal} {doing} {preposition} the mat, {number}")
@@ -26,32 +26,32 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_folder(tmp_path_factory.mktemp("bert") / "bert", "bert")
 
 
-def job(workdir: Path, artifact: Path, content: str, name: str = "rows.csv", **options: str) -> Ended:
+def job(workdir: Path, artifact: Path, content: str, name: str = "rows.csv", **options: str) -> FinishedJob:
     (workdir / "rows").mkdir()
     (workdir / "rows" / name).write_text(content, encoding="utf-8")
     options = {"strategy": "feature_extraction", "epochs": "1", "batch_size": "8", **options}
-    return train_here(workdir / "job", {"train": workdir / "rows", "model": artifact}, options)
+    return run_training(workdir / "job", {"train": workdir / "rows", "model": artifact}, options)
 
 
 @pytest.mark.parametrize("header", ["library,docstring", "topic,headline", "species,notes"])
 def test_header_with_unusual_names_is_recognized(tmp_path: Path, artifact: Path, header: str) -> None:
-    assert finished(job(tmp_path, artifact, f"{header}\n{CSV}")).artifact()["labels"] == ["cat", "dog"]
+    assert succeeded(job(tmp_path, artifact, f"{header}\n{CSV}")).artifact()["labels"] == ["cat", "dog"]
 
 
 def test_header_with_text_first_is_recognized(tmp_path: Path, artifact: Path) -> None:
     rows = "".join(f'"{text}",{label}\n' for label, text in ROWS)
-    assert finished(job(tmp_path, artifact, f"docstring,library\n{rows}")).artifact()["labels"] == ["cat", "dog"]
+    assert succeeded(job(tmp_path, artifact, f"docstring,library\n{rows}")).artifact()["labels"] == ["cat", "dog"]
 
 
 def test_repeated_header_is_reported(tmp_path: Path, artifact: Path) -> None:
-    ended = finished(job(tmp_path, artifact, f"label,text\n{CSV}label,text\n{CSV}"))
+    ended = succeeded(job(tmp_path, artifact, f"label,text\n{CSV}label,text\n{CSV}"))
     assert ended.artifact()["labels"] == ["cat", "dog"]
     assert "skipped repeated headers on lines 26" in ended.log
 
 
 def test_semicolon_tables_with_commas_in_texts(tmp_path: Path, artifact: Path) -> None:
     rows = "".join(f"{label};sad, {text[:9]}{number}\n" for number, (label, text) in enumerate(ROWS))
-    assert finished(job(tmp_path, artifact, rows)).artifact()["labels"] == ["cat", "dog"]
+    assert succeeded(job(tmp_path, artifact, rows)).artifact()["labels"] == ["cat", "dog"]
 
 
 def test_missing_label_is_not_class_nan(tmp_path: Path, artifact: Path) -> None:
@@ -65,13 +65,13 @@ def test_class_none_in_class_names_is_a_class(tmp_path: Path, artifact: Path) ->
     content = f"label,text\n{CSV}".replace("dog", "None")
     assert job(tmp_path, artifact, content).exit_code == 1
     (tmp_path / "again").mkdir()
-    ended = finished(job(tmp_path / "again", artifact, content, class_names="cat,None"))
+    ended = succeeded(job(tmp_path / "again", artifact, content, class_names="cat,None"))
     assert ended.artifact()["labels"] == ["cat", "None"]
 
 
 def test_joint_labels_without_multi_label_are_reported(tmp_path: Path, artifact: Path) -> None:
     content = f"label,text\n{CSV}" + "cat|dog,both of them\ncat|dog,both again\ndog|cat,the other way\n"
-    ended = finished(job(tmp_path, artifact, content))
+    ended = succeeded(job(tmp_path, artifact, content))
     assert "consist of other class names, separated by '|'; set multi_label=true" in ended.log
 
 
@@ -87,10 +87,10 @@ def test_other_label_separator_is_refused(tmp_path: Path, artifact: Path) -> Non
 
 def test_blazingtext_lines_are_parsed(tmp_path: Path, artifact: Path) -> None:
     rows = "".join(f"__label__{label} {text}\n" for label, text in ROWS)
-    assert finished(job(tmp_path, artifact, rows)).artifact()["labels"] == ["cat", "dog"]
+    assert succeeded(job(tmp_path, artifact, rows)).artifact()["labels"] == ["cat", "dog"]
 
 
-def piped(workdir: Path, artifact: Path, content: str, content_type: str = "text/csv", **options: str) -> Ended:
+def piped(workdir: Path, artifact: Path, content: str, content_type: str = "text/csv", **options: str) -> FinishedJob:
     (workdir / "rows").mkdir()
     (workdir / "rows" / "rows").write_text(content, encoding="utf-8")
     channels = (
@@ -102,14 +102,14 @@ def piped(workdir: Path, artifact: Path, content: str, content_type: str = "text
     folder = lay_out(workdir / "job", request)
     feeders = feed_pipes(folder, request)
     try:
-        return run_here(folder)
+        return run_request(folder)
     finally:
         for feeder in feeders:
             feeder.kill()
 
 
 def test_streamed_header_with_unusual_names_is_recognized(tmp_path: Path, artifact: Path) -> None:
-    ended = finished(piped(tmp_path, artifact, f"library,docstring\n{CSV}"))
+    ended = succeeded(piped(tmp_path, artifact, f"library,docstring\n{CSV}"))
     assert ended.artifact()["labels"] == ["cat", "dog"]
 
 
@@ -122,18 +122,18 @@ def test_other_label_separator_in_stream_is_refused(tmp_path: Path, artifact: Pa
 
 def test_class_none_in_class_names_of_stream_is_a_class(tmp_path: Path, artifact: Path) -> None:
     content = f"label,text\n{CSV}".replace("dog", "None")
-    ended = finished(piped(tmp_path, artifact, content, class_names="['cat', 'None']"))
+    ended = succeeded(piped(tmp_path, artifact, content, class_names="['cat', 'None']"))
     assert ended.artifact()["labels"] == ["cat", "None"]
 
 
 def test_streamed_blazingtext_lines_are_parsed(tmp_path: Path, artifact: Path) -> None:
     rows = "".join(f"__label__{label} {text}\n" for label, text in ROWS)
-    assert finished(piped(tmp_path, artifact, rows, "text/plain")).artifact()["labels"] == ["cat", "dog"]
+    assert succeeded(piped(tmp_path, artifact, rows, "text/plain")).artifact()["labels"] == ["cat", "dog"]
 
 
 def test_content_type_without_header_keeps_first_row(tmp_path: Path, artifact: Path) -> None:
     ended = piped(tmp_path, artifact, f"bird,chirping\n{CSV}", "text/csv; label_size=1")
-    assert finished(ended).artifact()["labels"] == ["bird", "cat", "dog"]
+    assert succeeded(ended).artifact()["labels"] == ["bird", "cat", "dog"]
 
 
 def test_header_despite_content_type_is_refused(tmp_path: Path, artifact: Path) -> None:

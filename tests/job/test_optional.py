@@ -17,8 +17,8 @@ from finetune.monitoring.rules import tensors
 from finetune.monitoring.tensorboard import EventFile
 from finetune.runtime.optional import Guard, optional
 from finetune.training.observers import rules as watching
-from tests.support.coloured_images import write_pictures
-from tests.support.whole_jobs import finished, train_here
+from tests.support.coloured_images import write_images
+from tests.support.whole_jobs import run_training, succeeded
 
 SHORT = {"strategy": "full", "epochs": "2", "batch_size": "6", "augmentation": "none"}
 FAILURES = [
@@ -80,7 +80,7 @@ def test_failing_optional_parts_do_not_change_the_model(
     tmp_path: Path, holdout: Path, artifact: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     channels = {"train": holdout, "model": artifact}
-    whole = finished(train_here(tmp_path / "whole", channels, SHORT))
+    whole = succeeded(run_training(tmp_path / "whole", channels, SHORT))
     for name in (
         "measure_forgetting",
         "findings_about_evaluation",
@@ -94,7 +94,7 @@ def test_failing_optional_parts_do_not_change_the_model(
     monkeypatch.setattr(EventFile, "add_scalars", broken)
     monkeypatch.setattr(watching, "check_curves", broken)
     monkeypatch.setattr(tensors, "gradient_statistics", broken)
-    job = finished(train_here(tmp_path / "job", channels, SHORT))
+    job = succeeded(run_training(tmp_path / "job", channels, SHORT))
     assert job.weights() == whole.weights()
     skipped = [line.partition(" was skipped")[0] for line in job.log.splitlines() if " was skipped" in line]
     assert [line.removeprefix("WARNING: ") for line in skipped] == [
@@ -123,7 +123,7 @@ def test_failed_test_evaluation_keeps_the_model(
     else:
         monkeypatch.setattr(evaluate, "metrics_of", broken)
     channels = {"train": holdout, "test": test, "model": artifact}
-    job = finished(train_here(tmp_path / "job", channels, SHORT))
+    job = succeeded(run_training(tmp_path / "job", channels, SHORT))
     assert "WARNING: The evaluation of 'test' was skipped; the job continues: " in job.log
     assert "The exported artifact repeats" in job.log
     assert "test" not in job.metrics()
@@ -132,11 +132,11 @@ def test_failed_test_evaluation_keeps_the_model(
 def test_evaluation_of_objective_channel_is_required(
     tmp_path: Path, holdout: Path, artifact: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    test = write_pictures(tmp_path / "test", 1)
+    test = write_images(tmp_path / "test", 1)
     for file in test.rglob("*.png"):
         file.write_bytes(b"no image")
     options = {**SHORT, "_tuning_objective_metric": "test:accuracy"}
-    job = train_here(tmp_path / "job", {"train": holdout, "test": test, "model": artifact}, options)
+    job = run_training(tmp_path / "job", {"train": holdout, "test": test, "model": artifact}, options)
     assert job.exit_code == 1
     assert "channel 'test'" in job.failure
 
@@ -145,8 +145,10 @@ def test_failed_threshold_measurement_keeps_the_thresholds(
     tmp_path: Path, artifact: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(evaluate, "metrics_at_thresholds", broken)
-    train = write_pictures(tmp_path / "train", 8, names=("blue", "green"))
-    job = finished(train_here(tmp_path / "job", {"train": train, "model": artifact}, {**SHORT, "target_recall": "0.9"}))
+    train = write_images(tmp_path / "train", 8, names=("blue", "green"))
+    job = succeeded(
+        run_training(tmp_path / "job", {"train": train, "model": artifact}, {**SHORT, "target_recall": "0.9"})
+    )
     assert sum(job.artifact()["thresholds"]) == 1
     assert "WARNING: Measuring the thresholds on 'validation' was skipped" in job.log
 
@@ -155,7 +157,7 @@ def test_failed_export_check_fails_the_job_after_the_report(
     tmp_path: Path, holdout: Path, artifact: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run, "export_and_verify", broken)
-    job = train_here(tmp_path / "job", {"train": holdout, "model": artifact}, SHORT)
+    job = run_training(tmp_path / "job", {"train": holdout, "model": artifact}, SHORT)
     assert job.exit_code == 3
     assert job.metrics()["failure"] == "ZeroDivisionError: division by zero"
     assert (job.folder.output_data / "report.html").is_file()

@@ -10,11 +10,11 @@ import pytest
 from finetune.job.outputs import exported_line, exported_weights, metrics_of_best_epoch
 from finetune.monitoring.metric_lines import final_line
 from finetune.runtime.atomic_files import atomic_text_file, write_text_atomically
-from tests.support.training_setup import Lesson, request
+from tests.support.training_setup import TinyTraining, request
 
 
 def test_last_epoch_is_exported_and_better_one_is_named() -> None:
-    lesson = Lesson(request())
+    lesson = TinyTraining(request())
     assert lesson.fit()
     lesson.state.best.epoch, lesson.state.best.score = 0, 0.75
     assert exported_weights(lesson.state) == {"exported_weights": "last epoch", "exported_epoch": 3}
@@ -26,27 +26,27 @@ def test_last_epoch_is_exported_and_better_one_is_named() -> None:
 
 
 def test_job_stopped_within_epoch_exports_last_step() -> None:
-    lesson = Lesson(request(), stop_after=8)
+    lesson = TinyTraining(request(), stop_after=8)
     assert not lesson.fit()
     assert exported_weights(lesson.state) == {"exported_weights": "last step", "exported_epoch": None}
     assert exported_line(lesson.state) == "Exported weights: step 8, within epoch 2; not evaluated."
 
 
 def test_best_epoch_is_exported_with_early_stopping() -> None:
-    lesson = Lesson(request(early_stopping_patience="5"))
+    lesson = TinyTraining(request(early_stopping_patience="5"))
     assert lesson.fit()
     best = lesson.state.best.epoch + 1
     assert exported_weights(lesson.state) == {"exported_weights": "best epoch", "exported_epoch": best}
 
 
 def test_stopped_job_logs_metrics_of_exported_best_epoch() -> None:
-    lesson = Lesson(request(early_stopping_patience="5"), stop_after=15)
+    lesson = TinyTraining(request(early_stopping_patience="5"), stop_after=15)
     assert not lesson.fit()
     best, rows = lesson.state.best, lesson.state.history.rows
     line = final_line(metrics_of_best_epoch(lesson.state))
     assert line.startswith(f"final; validation:loss={best.loss:.6f}; validation:accuracy={best.accuracy:.6f};")
     assert best.loss == rows[best.epoch]["validation:loss"]
-    assert metrics_of_best_epoch(Lesson(request()).state) == {}
+    assert metrics_of_best_epoch(TinyTraining(request()).state) == {}
 
 
 def test_failed_write_keeps_previous_file_and_frees_space(tmp_path: Path) -> None:

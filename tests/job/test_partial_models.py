@@ -10,9 +10,9 @@ import pytest
 from safetensors.torch import load_file, save_file
 from torchvision.models import get_model
 
-from tests.support.coloured_images import COLOURS
+from tests.support.coloured_images import COLORS
 from tests.support.tiny_transformers import WORDS, write_folder
-from tests.support.whole_jobs import finished, train_here
+from tests.support.whole_jobs import run_training, succeeded
 
 EVALUATE = {"strategy": "evaluate"}
 NAME = "mobilenet_v3_small"
@@ -35,7 +35,7 @@ def bert(tmp_path: Path) -> Path:
 
 
 def refusal(workdir: Path, channels: dict[str, Path], hyperparameters: dict[str, str]) -> str:
-    job = train_here(workdir, channels, hyperparameters)
+    job = run_training(workdir, channels, hyperparameters)
     assert job.exit_code == 1, job.log
     assert len(job.failure) <= 1024
     assert "Traceback" not in job.failure
@@ -67,7 +67,7 @@ def test_model_with_contradictory_classes_is_not_evaluated(tmp_path: Path, bert:
 
 def test_image_model_without_head_bias_is_not_evaluated(tmp_path: Path, holdout: Path) -> None:
     (tmp_path / "model").mkdir()
-    state = get_model(NAME, weights=None, num_classes=len(COLOURS)).state_dict()
+    state = get_model(NAME, weights=None, num_classes=len(COLORS)).state_dict()
     del state["classifier.3.bias"]
     save_file(state, tmp_path / "model" / f"{NAME}.safetensors")
     cause = refusal(tmp_path / "job", {"test": holdout, "model": tmp_path / "model"}, EVALUATE)
@@ -78,7 +78,7 @@ def test_a_new_head_on_a_new_pooler_is_named_in_plan_and_log(tmp_path: Path, ber
     state = {name: tensor.clone() for name, tensor in load_file(bert / WEIGHTS).items() if "pooler" not in name}
     save_file(state, bert / WEIGHTS, metadata={"format": "pt"})
     hyperparameters = {"epochs": "1", "strategy": "feature_extraction"}
-    job = finished(train_here(tmp_path / "job", {"train": texts, "model": bert}, hyperparameters))
+    job = succeeded(run_training(tmp_path / "job", {"train": texts, "model": bert}, hyperparameters))
     named = "bert.pooler.dense.bias, bert.pooler.dense.weight"
     assert f"new head, newly initialized: {named}" in job.log
     assert f"besides the classifier, which are newly initialized: {named}" in job.log

@@ -19,7 +19,7 @@ from sagemaker_simulator import (
     run_job,
     run_with_interruptions,
 )
-from tests.support.pipes import NAMES, augmented_manifest, json_lines, named, piped_request
+from tests.support.pipes import NAMES, augmented_manifest, json_lines, piped_request, rename_channel
 from tests.support.tiny_transformers import write_folder
 from tests.support.whole_jobs import TRAIN
 
@@ -59,7 +59,7 @@ def test_killed_and_reclaimed_jobs_give_the_same_result(tmp_path: Path) -> None:
     """As in the image; `tests/interruptions` kills jobs of every format more often."""
     channels = (
         json_lines(tmp_path / "train", 36, 0),
-        named(json_lines(tmp_path / "validation", 6, 100), "validation"),
+        rename_channel(json_lines(tmp_path / "validation", 6, 100), "validation"),
         Channel("model", write_folder(tmp_path / "bert", "bert")),
     )
     undisturbed = run(tmp_path / "once", channels, TEXTS)

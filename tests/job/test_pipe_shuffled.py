@@ -18,7 +18,7 @@ from finetune.training.state import TrainingState
 from sagemaker_simulator import Channel, PipeSource, feed_pipes, lay_out
 from tests.support.pipes import piped_request, texts
 from tests.support.tiny_transformers import write_folder
-from tests.support.whole_jobs import Ended, finished, run_here
+from tests.support.whole_jobs import FinishedJob, run_request, succeeded
 
 WISHES = {
     "epochs": "3",
@@ -44,7 +44,7 @@ class Started:
         used: identities of the records used in each epoch up to the last step of this start.
     """
 
-    job: Ended
+    job: FinishedJob
     used: dict[int, list[int]]
 
 
@@ -83,7 +83,7 @@ def start(workdir: Path, channels: tuple[Channel, ...], checkpoints: Path | None
     try:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(LogObserver, "step_done", watched)
-            return Started(finished(run_here(folder)), used)
+            return Started(succeeded(run_request(folder)), used)
     finally:
         for feeder in feeders:
             feeder.kill()

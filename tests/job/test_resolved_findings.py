@@ -8,16 +8,16 @@ import pytest
 import torch
 
 from finetune.training.state import EpochMetrics
-from tests.support.training_setup import Lesson, request
+from tests.support.training_setup import TinyTraining, request
 
 # Worse for three epochs, and best at the end.
 RECOVERS = [(2.0, 2.0, 0.5), (1.0, 3.0, 0.1), (0.8, 4.0, 0.1), (0.5, 1.0, 0.6), (0.3, 0.5, 0.9)]
 STAYS = [(2.0, 1.0, 0.9), (1.0, 3.0, 0.1), (0.8, 4.0, 0.1), (0.5, 5.0, 0.2), (0.3, 6.0, 0.2)]
 
 
-def observed(course: list[tuple[float, float, float]], **options: str) -> Lesson:
+def observed(course: list[tuple[float, float, float]], **options: str) -> TinyTraining:
     """A training run with these training losses, validation losses and accuracies."""
-    lesson = Lesson(request(epochs=str(len(course)), **options))
+    lesson = TinyTraining(request(epochs=str(len(course)), **options))
     lesson.rules.epoch_begins(lesson.state, lesson.training.plan.phases[0])
     rows: list[EpochMetrics] = []
     for epoch, (train, validation, accuracy) in enumerate(course):
@@ -81,7 +81,7 @@ def test_finding_that_stopped_the_job_is_not_resolved() -> None:
 
 
 def test_recovered_tensors_are_resolved() -> None:
-    lesson = Lesson(request(epochs="9", batch_size="4", rules="VanishingGradient:threshold=1e9"))
+    lesson = TinyTraining(request(epochs="9", batch_size="4", rules="VanishingGradient:threshold=1e9"))
     assert lesson.fit()
     assert [one["rule"] for one in lesson.findings.entries] == ["VanishingGradient"]
     watch = lesson.training.stepper.probe

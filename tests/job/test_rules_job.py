@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.whole_jobs import finished, train_here
+from tests.support.whole_jobs import run_training, succeeded
 
 WISHES = {"strategy": "full", "epochs": "3", "batch_size": "6"}
 HOPELESS = {**WISHES, "epochs": "6", "learning_rate": "10", "head_learning_rate": "10", "optimizer": "sgd"}
@@ -16,8 +16,8 @@ HOPELESS = {**WISHES, "epochs": "6", "learning_rate": "10", "head_learning_rate"
 @pytest.mark.parametrize("more", [{}, {"gradient_clip_norm": "0.5"}])
 def test_rules_do_not_change_results(tmp_path: Path, holdout: Path, artifact: Path, more: dict[str, str]) -> None:
     channels = {"train": holdout, "model": artifact}
-    with_rules = finished(train_here(tmp_path / "with", channels, {**WISHES, **more}))
-    without = finished(train_here(tmp_path / "without", channels, {**WISHES, **more, "rules": "none"}))
+    with_rules = succeeded(run_training(tmp_path / "with", channels, {**WISHES, **more}))
+    without = succeeded(run_training(tmp_path / "without", channels, {**WISHES, **more, "rules": "none"}))
     assert with_rules.weights() == without.weights()
     assert with_rules.metrics()["job"]["history"] == without.metrics()["job"]["history"]
 
@@ -26,7 +26,7 @@ def test_rules_do_not_change_results(tmp_path: Path, holdout: Path, artifact: Pa
 def test_healthy_jobs_have_no_findings(tmp_path: Path, holdout: Path, artifact: Path, seed: int) -> None:
     strategy = ("full", "partial", "feature_extraction", "gradual")[seed % 4]
     options = {**WISHES, "strategy": strategy, "seed": str(seed)}
-    job = finished(train_here(tmp_path, {"train": holdout, "model": artifact}, options))
+    job = succeeded(run_training(tmp_path, {"train": holdout, "model": artifact}, options))
     report = json.loads((job.folder.output_data / "report.json").read_text("utf-8"))
     assert report["findings"] == report["machine_findings"] == []
     assert len(report["rules"]) == 18
@@ -34,13 +34,13 @@ def test_healthy_jobs_have_no_findings(tmp_path: Path, holdout: Path, artifact: 
 
 def test_finding_is_in_log_and_report(tmp_path: Path, holdout: Path, artifact: Path) -> None:
     options = {**HOPELESS, "rules": "LossNotDecreasing:num_steps=2,WeightUpdateRatio:large_threshold=0.01"}
-    job = train_here(tmp_path, {"train": holdout, "model": artifact}, options)
+    job = run_training(tmp_path, {"train": holdout, "model": artifact}, options)
     assert "WARNING: rule WeightUpdateRatio at step 0: one step changed the weights by" in job.log
 
 
 def test_job_stopped_by_rule_is_exported(tmp_path: Path, holdout: Path, artifact: Path) -> None:
     options = {**WISHES, "epochs": "40", "rules": "WeightUpdateRatio:large_threshold=0.0001", "rule_action": "stop"}
-    job = finished(train_here(tmp_path, {"train": holdout, "model": artifact}, options))
+    job = succeeded(run_training(tmp_path, {"train": holdout, "model": artifact}, options))
     metrics = job.metrics()
     assert metrics["job"]["steps"] < 40
     assert not metrics["job"]["finished"]
@@ -59,6 +59,6 @@ def test_job_stopped_by_rule_is_exported(tmp_path: Path, holdout: Path, artifact
     ],
 )
 def test_unknown_rule_is_refused(tmp_path: Path, holdout: Path, rules: str, text: str) -> None:
-    job = train_here(tmp_path, {"train": holdout}, {"rules": rules})
+    job = run_training(tmp_path, {"train": holdout}, {"rules": rules})
     assert job.exit_code == 1
     assert text in job.failure

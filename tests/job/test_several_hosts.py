@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from sagemaker_simulator import JobFolder, lay_out
-from tests.support.whole_jobs import ENVIRONMENT, TRAIN, request_of, train_in
+from tests.support.whole_jobs import ENVIRONMENT, TRAIN, build_request, train_in_folder
 
 HOSTS = ["localhost", "127.0.0.2"]
 
 
 def laid_out(workdir: Path, train: Path, host: str) -> JobFolder:
-    folder = lay_out(workdir, request_of({"train": train}, {"model_name": "resnet18", "strategy": "from_scratch"}))
+    folder = lay_out(workdir, build_request({"train": train}, {"model_name": "resnet18", "strategy": "from_scratch"}))
     resources = {"current_host": host, "hosts": HOSTS, "network_interface_name": "lo"}
     (folder.root / "input" / "config" / "resourceconfig.json").write_text(json.dumps(resources), "utf-8")
     return folder
@@ -34,7 +34,7 @@ def test_late_host_ends_with_cause_of_the_first(tmp_path: Path) -> None:
                 break
         # The cause is on disk before waiting for other hosts.
         cause = first.failure.read_text("utf-8")
-        late = train_in(second.root)
+        late = train_in_folder(second.root)
         leader.stdout.read()
     assert leader.returncode == 1
     assert cause.startswith("channel 'train' is empty")

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from sagemaker_simulator import JobFolder, lay_out
-from tests.support.whole_jobs import ENVIRONMENT, request_of
+from tests.support.whole_jobs import ENVIRONMENT, build_request
 
 HEAVY = {"torch", "torchvision", "transformers", "sklearn", "scipy", "pandas", "pyarrow", "matplotlib", "boto3"}
 CODE = "import json, sys; from finetune.entry import run; code = run(); print(json.dumps([code, sorted(sys.modules)]))"
@@ -22,7 +22,7 @@ def run_and_list_modules(folder: JobFolder) -> tuple[int, set[str]]:
 
 
 def test_invalid_request_is_refused_before_torch_is_imported(tmp_path: Path, holdout: Path) -> None:
-    folder = lay_out(tmp_path / "opt-ml", request_of({"train": holdout}, {"epochs": "many"}))
+    folder = lay_out(tmp_path / "opt-ml", build_request({"train": holdout}, {"epochs": "many"}))
     exit_code, modules = run_and_list_modules(folder)
     assert exit_code == 1
     assert not HEAVY & modules
@@ -30,7 +30,7 @@ def test_invalid_request_is_refused_before_torch_is_imported(tmp_path: Path, hol
 
 def test_image_job_imports_only_torch_and_torchvision(tmp_path: Path, holdout: Path, artifact: Path) -> None:
     options = {"strategy": "feature_extraction", "epochs": "1"}
-    folder = lay_out(tmp_path / "opt-ml", request_of({"train": holdout, "model": artifact}, options))
+    folder = lay_out(tmp_path / "opt-ml", build_request({"train": holdout, "model": artifact}, options))
     exit_code, modules = run_and_list_modules(folder)
     assert exit_code == 0
     assert HEAVY & modules == {"torch", "torchvision"}
@@ -38,7 +38,7 @@ def test_image_job_imports_only_torch_and_torchvision(tmp_path: Path, holdout: P
 
 def test_garbage_collection_is_enabled_after_imports(tmp_path: Path, holdout: Path, artifact: Path) -> None:
     options = {"strategy": "feature_extraction", "epochs": "1"}
-    folder = lay_out(tmp_path / "opt-ml", request_of({"train": holdout, "model": artifact}, options))
+    folder = lay_out(tmp_path / "opt-ml", build_request({"train": holdout, "model": artifact}, options))
     frozen = "gc.isenabled(), gc.get_freeze_count() > 1e5"
     code = f"import gc; from finetune.entry import run; code = run(); print(code, {frozen})"
     environment = {**ENVIRONMENT, "SAGEMAKER_BASE_DIR": str(folder.root)}

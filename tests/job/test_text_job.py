@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.documentation_texts import MODULES, documentation_texts
-from tests.support.whole_jobs import Ended, finished, train_here
+from tests.support.whole_jobs import FinishedJob, run_training, succeeded
 
 WISHES = {"label_column": "module", "max_length": "32", "batch_size": "16", "epochs": "2"}
 MARGIN = 0.5
@@ -37,7 +37,7 @@ def documentation(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def assert_beats_the_largest_class(job: Ended) -> None:
+def assert_beats_the_largest_class(job: FinishedJob) -> None:
     truths = [row["label"] for row in job.predictions()]
     largest = max(truths.count(name) for name in MODULES) / len(truths)
     assert len(truths) > 40
@@ -47,7 +47,7 @@ def assert_beats_the_largest_class(job: Ended) -> None:
 @pytest.mark.slow
 def test_only_the_head_is_trained(tmp_path: Path, documentation: Path, minilm: Path) -> None:
     options = {**WISHES, "strategy": "feature_extraction"}
-    job = finished(train_here(tmp_path, {"train": documentation, "model": minilm}, options))
+    job = succeeded(run_training(tmp_path, {"train": documentation, "model": minilm}, options))
     assert job.artifact()["labels"] == sorted(MODULES)
     assert not job.metrics()["job"]["kept_head"]
     assert_beats_the_largest_class(job)
@@ -56,7 +56,7 @@ def test_only_the_head_is_trained(tmp_path: Path, documentation: Path, minilm: P
 @pytest.mark.slow
 def test_all_layers_are_trained_and_pipeline_loads_artifact(tmp_path: Path, documentation: Path, minilm: Path) -> None:
     options = {**WISHES, "strategy": "full", "learning_rate": "0.0001"}
-    job = finished(train_here(tmp_path, {"train": documentation, "model": minilm}, options))
+    job = succeeded(run_training(tmp_path, {"train": documentation, "model": minilm}, options))
     assert_beats_the_largest_class(job)
     from transformers import pipeline
 

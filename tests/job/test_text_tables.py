@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from tests.support.tiny_transformers import write_folder
-from tests.support.whole_jobs import finished, train_here
+from tests.support.whole_jobs import run_training, succeeded
 
 QUICK = {"strategy": "full", "epochs": "2", "batch_size": "8"}
 ROWS = [
@@ -61,7 +61,7 @@ def test_table_formats_give_identical_results(tmp_path: Path, artifact: Path) ->
     weights, predictions = set(), []
     for form, content in FORMATS.items():
         train = write_table(tmp_path / form, f"rows.{form}", content())
-        job = finished(train_here(tmp_path / f"job-{form}", {"train": train, "model": artifact}, QUICK))
+        job = succeeded(run_training(tmp_path / f"job-{form}", {"train": train, "model": artifact}, QUICK))
         assert job.artifact()["labels"] == ["cat", "dog"]
         weights.add(job.weights())
         predictions.append([list(row.values())[1:] for row in job.predictions()])
@@ -72,7 +72,7 @@ def test_table_formats_give_identical_results(tmp_path: Path, artifact: Path) ->
 def test_header_with_unusual_names_is_recognized(tmp_path: Path, artifact: Path) -> None:
     rows = [f'{row["label"]},"{row["text"]}"\n' for row in ROWS]
     train = write_table(tmp_path / "rows", "rows.csv", "".join(["topic,utterance\n", *rows]).encode())
-    job = finished(train_here(tmp_path / "job", {"train": train, "model": artifact}, QUICK))
+    job = succeeded(run_training(tmp_path / "job", {"train": train, "model": artifact}, QUICK))
     assert job.artifact()["labels"] == ["cat", "dog"]
     assert "rows.csv: label from column 'topic', text from 'utterance'" in job.log
 
@@ -87,7 +87,7 @@ def test_pairs_of_texts_are_classified(tmp_path: Path, artifact: Path) -> None:
     content = "\n".join(json.dumps(row) for row in rows).encode()
     train = write_table(tmp_path / "pairs", "pairs.jsonl", content)
     options = {**QUICK, "text_pair_column": "second"}
-    job = finished(train_here(tmp_path / "job", {"train": train, "model": artifact}, options))
+    job = succeeded(run_training(tmp_path / "job", {"train": train, "model": artifact}, options))
     assert job.artifact()["preprocessing"]["texts_per_record"] == 2
     assert "The exported artifact repeats" in job.log
 
@@ -100,18 +100,18 @@ def test_several_classes_per_text(tmp_path: Path, artifact: Path) -> None:
     ]
     train = write_table(tmp_path / "rows", "rows.jsonl", "\n".join(json.dumps(row) for row in rows).encode())
     options = {**QUICK, "multi_label": "true", "label_column": "labels"}
-    job = finished(train_here(tmp_path / "job", {"train": train, "model": artifact}, options))
+    job = succeeded(run_training(tmp_path / "job", {"train": train, "model": artifact}, options))
     assert job.artifact()["multi_label"] is True
     assert {row["label"] for row in job.predictions()} <= {"", "cat", "dog", "cat|dog"}
 
 
 def test_adapted_model_is_evaluated_and_adapted_again(tmp_path: Path, artifact: Path) -> None:
     train = write_table(tmp_path / "rows", "rows.csv", FORMATS["csv"]())
-    first = finished(train_here(tmp_path / "first", {"train": train, "model": artifact}, QUICK))
+    first = succeeded(run_training(tmp_path / "first", {"train": train, "model": artifact}, QUICK))
     channels = {"test": train, "model": first.folder.model}
-    evaluated = finished(train_here(tmp_path / "second", channels, {"strategy": "evaluate"}))
+    evaluated = succeeded(run_training(tmp_path / "second", channels, {"strategy": "evaluate"}))
     assert evaluated.weights() == first.weights()
     assert evaluated.metrics()["test"]["records"] == len(ROWS)
     channels = {"train": train, "model": first.folder.model}
-    again = finished(train_here(tmp_path / "third", channels, {**QUICK, "strategy": "feature_extraction"}))
+    again = succeeded(run_training(tmp_path / "third", channels, {**QUICK, "strategy": "feature_extraction"}))
     assert again.metrics()["job"]["kept_head"]

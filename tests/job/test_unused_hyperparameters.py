@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tests.support.whole_jobs import finished, train_here
+from tests.support.whole_jobs import run_training, succeeded
 
 
 def test_plan_lists_unused_hyperparameters(tmp_path: Path, images: Path, holdout: Path, artifact: Path) -> None:
@@ -18,7 +18,7 @@ def test_plan_lists_unused_hyperparameters(tmp_path: Path, images: Path, holdout
         "checkpoint_keep": "3",
         "momentum": "0.9",
     }
-    job = finished(train_here(tmp_path, channels, options))
+    job = succeeded(run_training(tmp_path, channels, options))
     told = [line.strip() for line in job.log.splitlines() if line.startswith("  note ")]
     assert told == [
         "note      text_column has no effect: it applies to texts, and the task is image-classification.",

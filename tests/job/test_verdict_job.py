@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from finetune.monitoring.metric_lines import METRICS
-from tests.support.coloured_images import encoded, picture, write_pictures
-from tests.support.whole_jobs import Ended, finished, train_here
+from tests.support.coloured_images import encode_image, make_image, write_images
+from tests.support.whole_jobs import FinishedJob, run_training, succeeded
 
 # Too small a learning rate to learn anything.
 STILL = {"strategy": "full", "epochs": "1", "batch_size": "8", "learning_rate": "1e-9", "head_learning_rate": "1e-9"}
@@ -19,12 +19,12 @@ STILL |= {"model_name": "resnet18", "image_size": "32", "strategy": "from_scratc
 LABELS = "labels,text"
 
 
-def report_of(job: Ended) -> dict[str, Any]:
+def report_of(job: FinishedJob) -> dict[str, Any]:
     loaded: dict[str, Any] = json.loads((job.folder.output_data / "report.json").read_text("utf-8"))
     return loaded
 
 
-def page_of(job: Ended) -> str:
+def page_of(job: FinishedJob) -> str:
     return (job.folder.output_data / "report.html").read_text("utf-8")
 
 
@@ -35,14 +35,14 @@ def unequal(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, count in (("blue", 32), ("green", 1), ("red", 12)):
         (folder / name).mkdir()
         for number in range(count):
-            (folder / name / f"{number}.png").write_bytes(encoded(picture(name, number)))
+            (folder / name / f"{number}.png").write_bytes(encode_image(make_image(name, number)))
     return folder
 
 
 @pytest.mark.parametrize("rules", ["all", "none"])
 def test_useless_model_has_no_good_verdict(tmp_path: Path, unequal: Path, rules: str) -> None:
-    test = write_pictures(tmp_path / "test", 6)
-    job = finished(train_here(tmp_path / "job", {"train": unequal, "test": test}, {**STILL, "rules": rules}))
+    test = write_images(tmp_path / "test", 6)
+    job = succeeded(run_training(tmp_path / "job", {"train": unequal, "test": test}, {**STILL, "rules": rules}))
     report, page = report_of(job), page_of(job)
     assert report["parts"]["test"]["accuracy"] <= 0.5
     assert report["verdict"]["kind"] != "good"
@@ -78,7 +78,7 @@ def test_multi_label_jobs_are_judged_by_f1_everywhere(tmp_path: Path) -> None:
         "strategy": "feature_extraction", "early_stopping_patience": "3", "head_learning_rate": "0.05",
         "max_length": "16",
     }  # fmt: skip
-    job = finished(train_here(tmp_path / "job", {"train": tmp_path / "train", "model": model}, options))
+    job = succeeded(run_training(tmp_path / "job", {"train": tmp_path / "train", "model": model}, options))
     metrics, report, page = job.metrics(), report_of(job), page_of(job)
     history = metrics["job"]["history"]
     scores = [row["validation:micro_f1"] for row in history]

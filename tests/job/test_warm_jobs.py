@@ -11,7 +11,7 @@ import pytest
 
 from finetune.features.warm_pool import FOLDER
 from finetune.sagemaker.paths import WARM_POOL
-from tests.support.whole_jobs import Ended, finished, train_here
+from tests.support.whole_jobs import FinishedJob, run_training, succeeded
 
 FOUND = re.compile(r"Loaded (\d+) of (\d+) cached features for \w+")
 SAVED = re.compile(r"Saved \d+ features of")
@@ -20,16 +20,16 @@ VIEWS = {"strategy": "partial", "epochs": "4", "batch_size": "6", "augmentation_
 GRADUAL = {"strategy": "gradual", "epochs": "12", "batch_size": "6", "augmentation": "none"}
 
 
-def found(job: Ended) -> list[tuple[int, int]]:
+def found(job: FinishedJob) -> list[tuple[int, int]]:
     """Cached features loaded from an earlier job and total features, by split."""
     return [(int(left), int(of)) for left, of in FOUND.findall(job.log)]
 
 
-def run(workdir: Path, channels: Mapping[str, Path], options: Mapping[str, str]) -> Ended:
-    return finished(train_here(workdir, channels, options))
+def run(workdir: Path, channels: Mapping[str, Path], options: Mapping[str, str]) -> FinishedJob:
+    return succeeded(run_training(workdir, channels, options))
 
 
-def assert_same(one: Ended, other: Ended) -> None:
+def assert_same(one: FinishedJob, other: FinishedJob) -> None:
     assert one.weights() == other.weights()
     assert one.metrics()["job"]["history"] == other.metrics()["job"]["history"]
     assert one.predictions() == other.predictions()

@@ -13,7 +13,7 @@ import torch
 
 from finetune.errors import UserError
 from finetune.models.load import load_backbone
-from tests.support.model_requests import ask, logits_of
+from tests.support.model_requests import logits_of, request_model
 from tests.support.tiny_transformers import write_folder
 
 NAME = "someone/some-bert"
@@ -53,27 +53,28 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> list[object]:
 
 
 def test_cached_model_is_found_by_name(cached: Path, folder: Path, tmp_path: Path) -> None:
-    by_name = load_backbone(ask(NAME, tmp_path, task="text-classification"))
+    by_name = load_backbone(request_model(NAME, tmp_path, task="text-classification"))
     assert (by_name.name, by_name.weights.source) == (NAME, f"hub ({NAME})")
     assert torch.equal(
-        logits_of(by_name), logits_of(load_backbone(ask(None, tmp_path, task="text-classification", channel=folder)))
+        logits_of(by_name),
+        logits_of(load_backbone(request_model(None, tmp_path, task="text-classification", channel=folder))),
     )
 
 
 def test_image_weights_take_precedence_over_the_hub(cached: Path, folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder, tmp_path / "baked" / NAME)
-    backbone = load_backbone(ask(NAME, tmp_path, task="text-classification", baked=tmp_path / "baked"))
+    backbone = load_backbone(request_model(NAME, tmp_path, task="text-classification", baked=tmp_path / "baked"))
     assert (backbone.name, backbone.weights.source) == (NAME, "weights in the image (transformers folder)")
 
 
 def test_model_name_may_be_a_folder(folder: Path, tmp_path: Path) -> None:
-    backbone = load_backbone(ask(str(folder), tmp_path, task="text-classification"))
+    backbone = load_backbone(request_model(str(folder), tmp_path, task="text-classification"))
     assert backbone.weights.source == f"folder {folder} (transformers folder)"
 
 
 def test_local_folder_needs_no_network_access(folder: Path, tmp_path: Path, no_network: list[object]) -> None:
-    load_backbone(ask(None, tmp_path, task="text-classification", channel=folder))
-    load_backbone(ask(None, tmp_path, task="text-classification", channel=folder, pretrained=False))
+    load_backbone(request_model(None, tmp_path, task="text-classification", channel=folder))
+    load_backbone(request_model(None, tmp_path, task="text-classification", channel=folder, pretrained=False))
     assert no_network == []
 
 
@@ -83,7 +84,7 @@ def test_uncached_model_without_network_access_is_refused(
 ) -> None:
     monkeypatch.setattr(hub, "HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(UserError, match=f"for '{NAME}', and the download failed") as caught:
-        load_backbone(ask(NAME, tmp_path, task="text-classification", pretrained=pretrained))
+        load_backbone(request_model(NAME, tmp_path, task="text-classification", pretrained=pretrained))
     assert all(f"({number})" in str(caught.value) for number in (1, 2, 3))
     assert ("from_scratch" in str(caught.value)) == pretrained
     assert no_network
@@ -93,18 +94,18 @@ def test_offline_mode_is_respected(tmp_path: Path, no_network: list[object], mon
     monkeypatch.setattr(hub, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(hub, "HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(UserError, match=r"the download failed .*\(1\)"):
-        load_backbone(ask(None, tmp_path, task="text-classification"))
+        load_backbone(request_model(None, tmp_path, task="text-classification"))
     assert no_network == []
 
 
 def test_loading_prints_nothing(
     folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    backbone = load_backbone(ask(None, tmp_path, task="text-classification", channel=folder))
+    backbone = load_backbone(request_model(None, tmp_path, task="text-classification", channel=folder))
     saved = tmp_path / "saved"
     saved.mkdir()
     capfd.readouterr()
-    load_backbone(ask(None, tmp_path, task="text-classification", channel=folder))
+    load_backbone(request_model(None, tmp_path, task="text-classification", channel=folder))
     backbone.save(saved)
     assert capfd.readouterr() == ("", "")
     assert all(record.name.startswith("finetune") for record in caplog.records)
@@ -115,6 +116,6 @@ def test_library_logging_is_restored(folder: Path, tmp_path: Path) -> None:
     from transformers.utils import logging
 
     before = (logging.get_verbosity(), logging.is_progress_bar_enabled(), are_progress_bars_disabled())
-    load_backbone(ask(None, tmp_path, task="text-classification", channel=folder))
+    load_backbone(request_model(None, tmp_path, task="text-classification", channel=folder))
     after = (logging.get_verbosity(), logging.is_progress_bar_enabled(), are_progress_bars_disabled())
     assert before == after

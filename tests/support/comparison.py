@@ -24,7 +24,7 @@ from finetune.models.transformers.families import IMAGES, TEXT
 from finetune.models.transformers.folder import quiet
 from tests.support.documentation_texts import documentation_texts
 from tests.support.tiny_transformers import write_folder
-from tests.support.whole_jobs import finished, train_here
+from tests.support.whole_jobs import run_training, succeeded
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "model-folders.md"
 BEGIN, END = "<!-- comparison:begin -->", "<!-- comparison:end -->"
@@ -87,7 +87,7 @@ def compare(case: Case, scratch: Path, change: Callable[[Path], None] | None = N
     channel = scratch / "test"
     channel.mkdir()
     inputs = _write_images(channel, case) if case.family in IMAGES else _write_texts(channel, case)
-    job = finished(train_here(scratch / "job", {"test": channel, "model": folder}, HYPERPARAMETERS))
+    job = succeeded(run_training(scratch / "job", {"test": channel, "model": folder}, HYPERPARAMETERS))
     predictions = {row["record"]: row for row in job.predictions("test")}
     classify = _pipeline(folder, case)
     max_difference = 0.0

@@ -23,7 +23,7 @@ LABELS = ("cat", "dog", "émeu")
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ModelSetup:
     """The model to build: its name, or the folder of a `model` channel."""
 
     name: str | None

@@ -16,7 +16,7 @@ from finetune.models.request import ModelRequest
 LABELS = ("bird", "cat", "dog")
 
 
-def ask(
+def request_model(
     name: str | None,
     scratch: Path,
     *,

@@ -12,17 +12,19 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from sagemaker_simulator import Channel, PipeSource, TrainingRequest
-from tests.support.coloured_images import COLOURS, encoded, picture
+from tests.support.coloured_images import COLORS, encode_image, make_image
 from tests.support.stream_writers import escaped_recordio
 from tests.support.whole_jobs import ENVIRONMENT, ROOT
 
-NAMES = tuple(COLOURS)
+NAMES = tuple(COLORS)
 OWN_TREE = {**ENVIRONMENT, "PYTHONPATH": f"{ROOT / 'src'}:{ENVIRONMENT['PYTHONPATH']}"}
 
 
-def pictures(per_class: int, first: int = 0) -> list[tuple[str, bytes]]:
+def image_objects(per_class: int, first: int = 0) -> list[tuple[str, bytes]]:
     """Classes and contents of images, interleaved."""
-    objects = [(name, encoded(picture(name, number))) for number in range(first, first + per_class) for name in NAMES]
+    objects = [
+        (name, encode_image(make_image(name, number))) for number in range(first, first + per_class) for name in NAMES
+    ]
     random.Random(first).shuffle(objects)
     return objects
 
@@ -31,7 +33,7 @@ def image_records(folder: Path, per_class: int, first: int = 0) -> Channel:
     """MXNet image records in two objects, with numeric labels."""
     records = [
         escaped_recordio(struct.pack("<IfQQ", 0, NAMES.index(name), number, 0) + content)
-        for number, (name, content) in enumerate(pictures(per_class, first))
+        for number, (name, content) in enumerate(image_objects(per_class, first))
     ]
     folder.mkdir(parents=True)
     (folder / "part-0.rec").write_bytes(b"".join(records[::2]))
@@ -43,7 +45,7 @@ def augmented_manifest(folder: Path, per_class: int, first: int = 0) -> Channel:
     """A manifest with an image and a class name in each line."""
     folder.mkdir(parents=True)
     lines = []
-    for number, (name, content) in enumerate(pictures(per_class, first)):
+    for number, (name, content) in enumerate(image_objects(per_class, first)):
         (folder / f"{number}.png").write_bytes(content)
         lines.append(json.dumps({"source-ref": f"s3://bucket/{number}.png", "class": name}))
     (folder / "train.manifest").write_text("\n".join(lines))
@@ -54,7 +56,7 @@ def augmented_manifest(folder: Path, per_class: int, first: int = 0) -> Channel:
 def shards(folder: Path, per_class: int, first: int = 0) -> Channel:
     """Two tar shards with an image and a class in each sample."""
     folder.mkdir(parents=True)
-    objects = pictures(per_class, first)
+    objects = image_objects(per_class, first)
     for shard in range(2):
         with tarfile.open(folder / f"{shard:03d}.tar", "w") as tar:
             for number, (name, content) in enumerate(objects[shard::2]):
@@ -65,7 +67,7 @@ def shards(folder: Path, per_class: int, first: int = 0) -> Channel:
     return Channel("train", folder, content_type="application/x-tar", pipe=PipeSource())
 
 
-def named(channel: Channel, name: str) -> Channel:
+def rename_channel(channel: Channel, name: str) -> Channel:
     """The same channel under another name."""
     return Channel(
         name, channel.source, "link", channel.content_type, pipe=channel.pipe, feeder_options=channel.feeder_options

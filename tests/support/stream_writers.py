@@ -19,7 +19,7 @@ def recordio(payload: bytes, flag: int = 0) -> bytes:
     return MAGIC + struct.pack("<I", flag << 29 | len(payload)) + payload + bytes(-len(payload) % 4)
 
 
-def in_parts(parts: Sequence[bytes]) -> bytes:
+def join_parts(parts: Sequence[bytes]) -> bytes:
     """One record in several parts."""
     flags = [1, *[2] * (len(parts) - 2), 3]
     return b"".join(recordio(part, flag) for part, flag in zip(parts, flags, strict=True))
@@ -33,7 +33,7 @@ def escaped_recordio(payload: bytes) -> bytes:
             parts.append(payload[begin:at])
             begin = at + 4
     parts.append(payload[begin:])
-    return recordio(payload) if len(parts) == 1 else in_parts(parts)
+    return recordio(payload) if len(parts) == 1 else join_parts(parts)
 
 
 def tfrecord(payload: bytes) -> bytes:
@@ -47,7 +47,7 @@ def _masked(content: bytes) -> bytes:
     return struct.pack("<I", ((crc >> 15 | crc << 17 & 0xFFFFFFFF) + 0xA282EAD8) & 0xFFFFFFFF)
 
 
-def cut(content: bytes, sizes: Sequence[int]) -> Iterator[bytearray]:
+def split_chunks(content: bytes, sizes: Sequence[int]) -> Iterator[bytearray]:
     """The same bytes in chunks whose sizes cycle through `sizes`."""
     at, turn = 0, 0
     while at < len(content):
@@ -81,12 +81,12 @@ def varint(value: int) -> bytes:
     return bytes([*digits, value])
 
 
-def beside(content: bytes, sizes: Sequence[int]) -> Iterator[memoryview]:
+def split_views(content: bytes, sizes: Sequence[int]) -> Iterator[memoryview]:
     """The same bytes in chunks that are contiguous in memory, except for a gap in the middle."""
     half = len(content) // 2
     for part in (content[:half], content[half:]):
         view, at = memoryview(part), 0
-        for chunk in cut(part, sizes):
+        for chunk in split_chunks(part, sizes):
             yield view[at : at + len(chunk)]
             at += len(chunk)
 

@@ -15,7 +15,7 @@ from finetune.data.record import Content
 from finetune.data.tables.reader import read_text_tables
 from finetune.errors import UserError
 from tests.support.labelled_data import data_spec, write_files
-from tests.support.stream_writers import cut
+from tests.support.stream_writers import split_chunks
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def from_file(folder: Path, content: bytes, stream_format: StreamFormat, **spec:
 def from_stream(content: bytes, stream_format: StreamFormat, **spec: object) -> Outcome:
     """The outcome of reading a table in Pipe mode."""
     spec_: DataSpec = data_spec(**{"max_bad_records": 1000, **spec})
-    window = Window(cut(content, [1000, 37]))
+    window = Window(split_chunks(content, [1000, 37]))
     warnings: list[str] = []
     records, bad = [], 0
     try:

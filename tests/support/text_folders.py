@@ -15,7 +15,7 @@ from finetune.data.transforms.text import TextTransform, TokenLimits
 from finetune.errors import UserError
 from finetune.models.backbone import Backbone, TextInput
 from finetune.models.load import load_backbone
-from tests.support.model_requests import ask
+from tests.support.model_requests import request_model
 
 TEXTS = (
     ("the cat sat on the mat",),
@@ -31,10 +31,10 @@ TEXTS = (
 
 def load(folder: Path, **options: Any) -> Backbone:  # noqa: ANN401 - arguments of `ask`
     options = {"labels": ("no", "yes"), "channel": folder, **options}
-    return load_backbone(ask(None, folder.parent, task="text-classification", **options))
+    return load_backbone(request_model(None, folder.parent, task="text-classification", **options))
 
 
-def refusal(folder: Path, **options: Any) -> str:  # noqa: ANN401 - arguments of `ask`
+def load_error(folder: Path, **options: Any) -> str:  # noqa: ANN401 - arguments of `ask`
     with pytest.raises(UserError) as caught:
         load(folder, **options)
     return str(caught.value)

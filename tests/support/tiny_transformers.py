@@ -13,7 +13,7 @@ WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "the", "a", "cat", "dog", "sat", "o
 TEXT_TYPES = ("bert", "distilbert", "roberta", "deberta", "deberta-v2", "electra", "gpt2")
 TYPED = ("bert", "deberta", "deberta-v2", "electra")
 """Families whose tokenizers distinguish the two texts of a pair."""
-PICTURE_TYPES = ("vit", "swin", "resnet")
+IMAGE_TYPES = ("vit", "swin", "resnet")
 
 _ENCODER = {
     "vocab_size": len(WORDS),

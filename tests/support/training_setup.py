@@ -55,7 +55,7 @@ class Recorder:
 
 
 @dataclass
-class Lesson:
+class TinyTraining:
     """A training run of the tiny model with all its objects."""
 
     spec: JobSpec

@@ -37,7 +37,7 @@ EPOCH = re.compile(r"^epoch=[0-9]+; .*", re.MULTILINE)
 
 
 @dataclass(frozen=True)
-class Ended:
+class FinishedJob:
     """A finished job.
 
     Attributes:
@@ -78,20 +78,22 @@ class Ended:
         return [float(value) for line in EPOCH.findall(self.log) for value in METRIC.findall(line)]
 
 
-def train(root: Path, channels: Mapping[str, Path], hyperparameters: Mapping[str, str] | None = None) -> Ended:
+def train(root: Path, channels: Mapping[str, Path], hyperparameters: Mapping[str, str] | None = None) -> FinishedJob:
     """Run the image's `train` to its end in a separate process."""
-    job = TrainingJob(request_of(channels, hyperparameters), TRAIN, Storage(root / "s3"))
+    job = TrainingJob(build_request(channels, hyperparameters), TRAIN, Storage(root / "s3"))
     result = run_job(job, root / "opt-ml")
-    return Ended(result.exit_code, result.log_text(), result.folder, result.model)
+    return FinishedJob(result.exit_code, result.log_text(), result.folder, result.model)
 
 
-def train_here(root: Path, channels: Mapping[str, Path], hyperparameters: Mapping[str, str] | None = None) -> Ended:
+def run_training(
+    root: Path, channels: Mapping[str, Path], hyperparameters: Mapping[str, str] | None = None
+) -> FinishedJob:
     """Run a job to its end within this process, from the request files to the exit code."""
-    folder = lay_out(root / "opt-ml", request_of(channels, hyperparameters))
-    return run_here(folder)
+    folder = lay_out(root / "opt-ml", build_request(channels, hyperparameters))
+    return run_request(folder)
 
 
-def run_here(folder: JobFolder) -> Ended:
+def run_request(folder: JobFolder) -> FinishedJob:
     """Run the job prepared in a folder within this process."""
     logger = logging.getLogger("finetune")
     previous = (list(logger.handlers), logger.level, logger.propagate)
@@ -104,24 +106,24 @@ def run_here(folder: JobFolder) -> Ended:
     finally:
         logger.handlers[:], logger.propagate = previous[0], previous[2]
         logger.setLevel(previous[1])
-    return Ended(exit_code, log.getvalue(), folder)
+    return FinishedJob(exit_code, log.getvalue(), folder)
 
 
-def train_in(folder: Path, environment: Mapping[str, str] | None = None) -> Ended:
+def train_in_folder(folder: Path, environment: Mapping[str, str] | None = None) -> FinishedJob:
     """Run the image's `train` on a prepared folder, in a separate process."""
     variables = {"PATH": os.environ["PATH"], "SAGEMAKER_BASE_DIR": str(folder), **ENVIRONMENT, **(environment or {})}
     completed = subprocess.run(TRAIN, env=variables, capture_output=True, text=True, check=False, cwd=folder)
-    return Ended(completed.returncode, completed.stdout + completed.stderr, JobFolder(folder))
+    return FinishedJob(completed.returncode, completed.stdout + completed.stderr, JobFolder(folder))
 
 
-def finished(job: Ended) -> Ended:
+def succeeded(job: FinishedJob) -> FinishedJob:
     """The same job, after asserting that it succeeded."""
     assert job.exit_code == 0, job.log
     assert not job.failure
     return job
 
 
-def request_of(channels: Mapping[str, Path], hyperparameters: Mapping[str, str] | None = None) -> TrainingRequest:
+def build_request(channels: Mapping[str, Path], hyperparameters: Mapping[str, str] | None = None) -> TrainingRequest:
     """A request for a job without checkpoints, since none of these jobs is resumed."""
     return TrainingRequest(
         channels=tuple(Channel(name, source) for name, source in channels.items()),

@@ -14,7 +14,7 @@ from finetune.config.parse import parse_hyperparameters
 from finetune.errors import UserError
 from finetune.training.compile import check_compiler
 from tests.support.tiny import TinyBackbone
-from tests.support.training_setup import CPU, Lesson, request
+from tests.support.training_setup import CPU, TinyTraining, request
 
 COMPILED = parse_hyperparameters({"compile": "true"})
 
@@ -24,12 +24,12 @@ COMPILED = parse_hyperparameters({"compile": "true"})
 @pytest.mark.parametrize(("strategy", "dropout"), [("full", 0.25), ("partial", 0.0)])
 def test_compiled_training_resumes_bit_by_bit(strategy: str, dropout: float) -> None:
     hyperparameters = {"strategy": strategy, "epochs": "2", "augmentation_views": "1"}
-    whole = Lesson(request(compile="true", **hyperparameters), dropout=dropout)
+    whole = TinyTraining(request(compile="true", **hyperparameters), dropout=dropout)
     assert whole.fit()
-    first = Lesson(request(compile="true", **hyperparameters), stop_after=5, dropout=dropout)
+    first = TinyTraining(request(compile="true", **hyperparameters), stop_after=5, dropout=dropout)
     assert not first.fit()
     torch._dynamo.reset()
-    second = Lesson(request(compile="true", **hyperparameters), dropout=dropout)
+    second = TinyTraining(request(compile="true", **hyperparameters), dropout=dropout)
     second.load(first.saved())
     assert second.fit()
     expected = whole.backbone.module.state_dict()
@@ -37,7 +37,7 @@ def test_compiled_training_resumes_bit_by_bit(strategy: str, dropout: float) -> 
     assert [name for name in expected if not torch.equal(weights[name], expected[name])] == []
     assert weights.keys() == TinyBackbone().module.state_dict().keys()
     if not dropout:
-        plain = Lesson(request(**hyperparameters), dropout=dropout)
+        plain = TinyTraining(request(**hyperparameters), dropout=dropout)
         assert plain.fit()
         ours, theirs = torch.stack(whole.recorder.losses), torch.stack(plain.recorder.losses)
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=0)

@@ -11,7 +11,7 @@ import torch
 from finetune.evaluation.predict import Predictions
 from finetune.training.losses import count_labels
 from finetune.training.state import BestEpoch, EpochTotals, History
-from tests.support.training_setup import Lesson, request
+from tests.support.training_setup import TinyTraining, request
 
 CPU = torch.device("cpu")
 
@@ -21,14 +21,14 @@ def row(loss: float, f1: float, accuracy: float = 0.0) -> dict[str, float]:
 
 
 def test_best_epoch_has_the_highest_f1_instead_of_accuracy() -> None:
-    best, weights = BestEpoch(keep=False), Lesson(request()).state.weights
+    best, weights = BestEpoch(keep=False), TinyTraining(request()).state.weights
     for epoch, (f1, accuracy) in enumerate([(0.5, 0.2), (0.7, 0.1), (0.6, 0.3)]):
         best.update(row(1.0, f1, accuracy), epoch, weights, 0.0)
     assert (best.epoch, best.score, best.improved) == (1, 0.7, 1)
 
 
 def test_patience_follows_the_loss_while_f1_is_zero() -> None:
-    best, weights = BestEpoch(keep=False), Lesson(request()).state.weights
+    best, weights = BestEpoch(keep=False), TinyTraining(request()).state.weights
     for epoch, (loss, f1) in enumerate([(0.7, 0.0), (0.6, 0.0), (0.5, 0.0), (0.6, 0.0), (0.6, 0.2), (0.1, 0.2)]):
         best.update(row(loss, f1), epoch, weights, 0.0)
     assert best.improved == 4
@@ -37,7 +37,7 @@ def test_patience_follows_the_loss_while_f1_is_zero() -> None:
 
 @pytest.mark.parametrize("broken", [math.nan, math.inf])
 def test_non_finite_loss_is_the_worst_at_equal_score(broken: float) -> None:
-    best, weights = BestEpoch(keep=False), Lesson(request()).state.weights
+    best, weights = BestEpoch(keep=False), TinyTraining(request()).state.weights
     for epoch, loss in enumerate([2.0, broken, broken]):
         best.update({"validation:loss": loss, "validation:accuracy": 0.5}, epoch, weights, 0.0)
     assert best.epoch == 0

@@ -11,12 +11,12 @@ from finetune.monitoring.rules.setup import Setup
 from finetune.monitoring.timing import StepTiming
 from finetune.training.observers import rules as rule_observer
 from finetune.training.state import EpochMetrics
-from tests.support.training_setup import Lesson, request
+from tests.support.training_setup import TinyTraining, request
 
 
 def findings_by_epoch(epochs: int, slow: range) -> list[list[dict[str, object]]]:
     """Findings by epoch and at the end: steps take a second; in `slow` epochs, every tenth takes a minute."""
-    lesson = Lesson(request(epochs=str(epochs)))
+    lesson = TinyTraining(request(epochs=str(epochs)))
     lesson.rules.steps_per_epoch, lesson.rules.validation_records = 100, 0
     rows: list[EpochMetrics] = []
     findings: list[list[dict[str, object]]] = []

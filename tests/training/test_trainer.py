@@ -16,14 +16,14 @@ from finetune.training.state import BestEpoch
 from finetune.training.step import step_seed
 from finetune.training.trainer import NoCheckpoints, Training, fit, restore_best
 from tests.support.tiny import TinyReader, tiny_batches
-from tests.support.training_setup import Lesson, request
+from tests.support.training_setup import TinyTraining, request
 
 SENSITIVE_RULES = (
     "UnchangedTensor:num_steps=2:atol=1e9,VanishingGradient:threshold=1e9,LossNotDecreasing:diff_percent=99"
 )
 
 
-def weights_of(lesson: Lesson) -> dict[str, Tensor]:
+def weights_of(lesson: TinyTraining) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in lesson.backbone.module.state_dict().items()}
 
 
@@ -32,7 +32,7 @@ def assert_same_bits(weights: dict[str, Tensor], expected: dict[str, Tensor]) ->
     assert [name for name in weights if not torch.equal(weights[name], expected[name])] == []
 
 
-def reference_losses(lesson: Lesson, optimizer: torch.optim.Optimizer, accumulation: int) -> list[Tensor]:
+def reference_losses(lesson: TinyTraining, optimizer: torch.optim.Optimizer, accumulation: int) -> list[Tensor]:
     """The same training in plain PyTorch, over the same batches."""
     module, losses = lesson.backbone.module, []
     module.train()
@@ -61,7 +61,7 @@ def reference_losses(lesson: Lesson, optimizer: torch.optim.Optimizer, accumulat
 @pytest.mark.parametrize("accumulation", [1, 3])
 def test_losses_match_a_plain_training_loop(accumulation: int) -> None:
     spec = request(gradient_clip_norm="0.5", gradient_accumulation_steps=str(accumulation), weight_decay="0.1")
-    lesson, plain = Lesson(spec), Lesson(spec)
+    lesson, plain = TinyTraining(spec), TinyTraining(spec)
     assert lesson.fit()
     module = plain.backbone.module
     learning_rates = plain.training.plan.learning_rates
@@ -99,17 +99,17 @@ def test_interruption_after_any_step_changes_no_bit_with_any_cache(strategy: str
     }
     hyperparameters["rules"] = SENSITIVE_RULES
     spec = request(gradient_accumulation_steps="2", **hyperparameters)
-    whole = Lesson(spec)
+    whole = TinyTraining(spec)
     assert whole.fit()
     total = whole.state.progress.step
     whole.rules.end(whole.state)
     findings = list(whole.findings.entries)
     assert findings
     for stop_after in range(1, total):
-        first = Lesson(spec, stop_after=stop_after)
+        first = TinyTraining(spec, stop_after=stop_after)
         assert not first.fit()
         assert first.state.progress.step == stop_after
-        second = Lesson(
+        second = TinyTraining(
             request(gradient_accumulation_steps="2", **hyperparameters, **CACHES[stop_after % 3]), workers=2
         )
         second.load(first.saved())
@@ -125,9 +125,9 @@ def test_interruption_after_any_step_changes_no_bit_with_any_cache(strategy: str
 @pytest.mark.parametrize("strategy", ["feature_extraction", "partial", "gradual"])
 @pytest.mark.parametrize("augmentation", [{"augmentation": "none"}, {"augmentation_views": "3"}])
 def test_cache_changes_no_bit(strategy: str, augmentation: dict[str, str]) -> None:
-    lessons = [Lesson(request(strategy=strategy, epochs="7", **augmentation, **cache)) for cache in CACHES]
+    lessons = [TinyTraining(request(strategy=strategy, epochs="7", **augmentation, **cache)) for cache in CACHES]
     if "augmentation" in augmentation:
-        lessons.append(Lesson(request(strategy=strategy, epochs="7", feature_cache="off", **augmentation)))
+        lessons.append(TinyTraining(request(strategy=strategy, epochs="7", feature_cache="off", **augmentation)))
     for lesson in lessons:
         assert lesson.fit()
         assert_same_bits(weights_of(lesson), weights_of(lessons[0]))
@@ -135,7 +135,7 @@ def test_cache_changes_no_bit(strategy: str, augmentation: dict[str, str]) -> No
 
 
 def test_frozen_layers_run_once_per_record_and_view() -> None:
-    lesson = Lesson(request(strategy="feature_extraction", epochs="8", augmentation_views="2"))
+    lesson = TinyTraining(request(strategy="feature_extraction", epochs="8", augmentation_views="2"))
     passes: list[int] = []
     lesson.backbone.module.stem.register_forward_hook(lambda _module, inputs, _output: passes.append(len(inputs[0])))
     lesson.fit()
@@ -145,7 +145,7 @@ def test_frozen_layers_run_once_per_record_and_view() -> None:
 
 
 def test_frozen_layers_do_not_change() -> None:
-    lesson = Lesson(request(strategy="feature_extraction"))
+    lesson = TinyTraining(request(strategy="feature_extraction"))
     before = weights_of(lesson)
     lesson.fit()
     after = weights_of(lesson)
@@ -154,7 +154,7 @@ def test_frozen_layers_do_not_change() -> None:
 
 
 def test_trainable_groups_change_with_the_phase() -> None:
-    lesson = Lesson(request(strategy="gradual", epochs="4"))
+    lesson = TinyTraining(request(strategy="gradual", epochs="4"))
     lesson.fit()
     assert [phase.trainable for phase in lesson.recorder.phases] == [
         ("head",), ("middle", "head"), ("stem", "middle", "head"), ("stem", "middle", "head"),
@@ -162,7 +162,9 @@ def test_trainable_groups_change_with_the_phase() -> None:
 
 
 def test_early_stopping_ends_training_and_restores_the_best_epoch() -> None:
-    lesson = Lesson(request(epochs="50", early_stopping_patience="2", learning_rate="0.05", strategy="from_scratch"))
+    lesson = TinyTraining(
+        request(epochs="50", early_stopping_patience="2", learning_rate="0.05", strategy="from_scratch")
+    )
     lesson.fit()
     progress, best = lesson.state.progress, lesson.state.best
     assert progress.stopped_early
@@ -174,7 +176,7 @@ def test_early_stopping_ends_training_and_restores_the_best_epoch() -> None:
 
 
 def test_patience_follows_accuracy_and_best_epoch_follows_the_loss() -> None:
-    lesson, best = Lesson(request()), BestEpoch(keep=True)
+    lesson, best = TinyTraining(request()), BestEpoch(keep=True)
     for epoch, (accuracy, loss) in enumerate([(0.5, 1.0), (0.5, 0.8), (0.505, 0.9), (0.5, 0.1), (0.6, 2.0)]):
         row = {"validation:accuracy": accuracy, "validation:loss": loss}
         best.update(row, epoch, lesson.state.weights, min_delta=0.01)
@@ -182,7 +184,7 @@ def test_patience_follows_accuracy_and_best_epoch_follows_the_loss() -> None:
 
 
 def test_non_finite_loss_raises_with_advice() -> None:
-    lesson = Lesson(request(strategy="from_scratch", optimizer="sgd"))
+    lesson = TinyTraining(request(strategy="from_scratch", optimizer="sgd"))
     bad: Training = replace(lesson.training, schedule=replace(lesson.training.schedule, warmup_steps=0))
     with torch.no_grad():
         lesson.backbone.module.head.bias.fill_(float("nan"))
@@ -192,8 +194,10 @@ def test_non_finite_loss_raises_with_advice() -> None:
 
 def test_gradient_accumulation_matches_one_large_batch() -> None:
     hyperparameters = {"strategy": "feature_extraction"}
-    small = Lesson(request(batch_size="4", gradient_accumulation_steps="4", **hyperparameters), records=48, dropout=0.0)
-    large = Lesson(request(batch_size="16", **hyperparameters), records=48, dropout=0.0)
+    small = TinyTraining(
+        request(batch_size="4", gradient_accumulation_steps="4", **hyperparameters), records=48, dropout=0.0
+    )
+    large = TinyTraining(request(batch_size="16", **hyperparameters), records=48, dropout=0.0)
     small.fit()
     large.fit()
     torch.testing.assert_close(torch.stack(small.recorder.losses), torch.stack(large.recorder.losses))
@@ -201,8 +205,8 @@ def test_gradient_accumulation_matches_one_large_batch() -> None:
 
 def test_batch_size_one_is_refused_with_batch_normalization() -> None:
     with pytest.raises(UserError, match="batch_size is 1"):
-        Lesson(request(batch_size="1", strategy="full"))
-    assert Lesson(request(batch_size="1", strategy="feature_extraction")).fit()
+        TinyTraining(request(batch_size="1", strategy="full"))
+    assert TinyTraining(request(batch_size="1", strategy="feature_extraction")).fit()
 
 
 def test_number_of_batches() -> None:

@@ -15,7 +15,7 @@ from finetune.data.formats.codec import StreamLayout, choose_codec
 from finetune.data.formats.named_fields import DecodedRecord, DecodeOptions
 from finetune.data.framing.window import DamagedStream, Window
 from finetune.errors import UserError
-from tests.support.stream_writers import cut, example, recordio, tfrecord
+from tests.support.stream_writers import example, recordio, split_chunks, tfrecord
 
 FIXTURES = Path(__file__).parent / "fixtures"
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -32,7 +32,7 @@ def decode(
     **hyperparameters: str,
 ) -> list[DecodedRecord]:
     spec = parse_hyperparameters(hyperparameters).data
-    window = Window(cut(stream, [37]))
+    window = Window(split_chunks(stream, [37]))
     codec = choose_codec(
         StreamLayout("channel 'train'", stream_format, wrapped), DecodeOptions(task, spec, class_ids), window
     )

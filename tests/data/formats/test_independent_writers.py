@@ -14,7 +14,7 @@ from finetune.data.framing.recordio import read_recordio
 from finetune.data.framing.tar_members import read_tar
 from finetune.data.framing.tfrecord import read_tfrecords
 from finetune.data.framing.window import Window
-from tests.support.stream_writers import MAGIC, cut
+from tests.support.stream_writers import MAGIC, split_chunks
 
 FIXTURES = Path(__file__).parent / "fixtures"
 LONG_NAME = "deep/" * 30 + "ünïcode.txt"
@@ -25,7 +25,7 @@ def payload(n: int) -> bytes:
 
 
 def window(*names: str, chunk: int = 100) -> Window:
-    return Window(cut(b"".join((FIXTURES / name).read_bytes() for name in names), [chunk]))
+    return Window(split_chunks(b"".join((FIXTURES / name).read_bytes() for name in names), [chunk]))
 
 
 def test_mxnet_records_with_escaped_magic_words() -> None:

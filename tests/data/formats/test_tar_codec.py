@@ -18,7 +18,7 @@ from finetune.data.framing.window import Window
 from finetune.data.readers.open_channel import ChannelSource, open_channel
 from finetune.errors import DataError, JobError
 from tests.support.labelled_data import data_spec, write_files
-from tests.support.stream_writers import cut
+from tests.support.stream_writers import split_chunks
 
 LABELLED = {"png": b"\x89PNG\r\n\x1a\n", "cls": b"1"}
 PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0"
@@ -47,7 +47,7 @@ def from_files(folder: Path, stream: bytes, **spec: object) -> Records:
 
 
 def from_stream(stream: bytes, **spec: object) -> Records:
-    window = Window(cut(stream, [1000]))
+    window = Window(split_chunks(stream, [1000]))
     options = DecodeOptions("image-classification", data_spec(**spec))
     codec = choose_codec(StreamLayout("channel 'train'", "tar"), options, window)
     decoded = [codec.decode(sample) for sample in codec.split_records(window)]

@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 
 from finetune.data.framing.gzip_members import decompress_gzip
 from finetune.data.framing.window import DamagedStream
-from tests.support.stream_writers import cut
+from tests.support.stream_writers import split_chunks
 
 CHUNKS = st.lists(st.integers(1, 40), min_size=1, max_size=5)
 CONTENTS = st.lists(st.binary(max_size=200), min_size=1, max_size=4)
 
 
 def decompress(stream: bytes, sizes: list[int]) -> bytes:
-    return b"".join(map(bytes, decompress_gzip(cut(stream, sizes))))
+    return b"".join(map(bytes, decompress_gzip(split_chunks(stream, sizes))))
 
 
 @given(CONTENTS, CHUNKS, st.integers(0, 20))

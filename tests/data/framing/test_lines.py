@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from finetune.data.framing.lines import line_end, read_lines
 from finetune.data.framing.window import Window
-from tests.support.stream_writers import cut
+from tests.support.stream_writers import split_chunks
 
 CHUNKS = st.lists(st.integers(1, 20), min_size=1, max_size=5)
 TEXTS = st.text(alphabet=st.sampled_from(["a", "é", "\u2028", "\x85", "\r", '"', ",", "\n", " "]), max_size=8)
@@ -20,12 +20,12 @@ def test_lines_are_split_at_line_feeds(lines: list[str], sizes: list[int], has_f
     expected = stream.split(b"\n")
     if expected[-1] == b"":
         expected.pop()
-    assert [bytes(line) for line in read_lines(Window(cut(stream, sizes)))] == expected
+    assert [bytes(line) for line in read_lines(Window(split_chunks(stream, sizes)))] == expected
 
 
 @pytest.mark.parametrize("sizes", [[1], [3], [100]])
 def test_carriage_returns_end_lines_if_there_is_no_line_feed(sizes: list[int]) -> None:
-    window = Window(cut(b"one\rtwo\r\rthree", sizes))
+    window = Window(split_chunks(b"one\rtwo\r\rthree", sizes))
     end = line_end(window)
     assert end == b"\r"
     assert [bytes(line) for line in read_lines(window, end)] == [b"one", b"two", b"", b"three"]

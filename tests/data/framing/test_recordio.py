@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from finetune.data.framing.recordio import Parts, read_recordio
 from finetune.data.framing.window import DamagedStream, Window
-from tests.support.stream_writers import MAGIC, beside, cut, escaped_recordio, in_parts, recordio
+from tests.support.stream_writers import MAGIC, escaped_recordio, join_parts, recordio, split_chunks, split_views
 
 PIECES = st.lists(st.one_of(st.binary(max_size=9), st.just(MAGIC)), max_size=6).map(b"".join)
 PAYLOADS = st.lists(PIECES, max_size=8)
@@ -18,7 +18,7 @@ LARGE_CHUNKS = st.lists(st.integers(1, 2000), min_size=1, max_size=5)
 
 
 def read(stream: bytes, sizes: list[int], parts: Parts = "auto") -> list[bytes]:
-    return [bytes(payload) for payload in read_recordio(Window(cut(stream, sizes)), parts)]
+    return [bytes(payload) for payload in read_recordio(Window(split_chunks(stream, sizes)), parts)]
 
 
 @given(PAYLOADS, CHUNKS)
@@ -38,7 +38,7 @@ def test_runs_of_records_of_equal_length_round_trip(runs: list[tuple[bytes, int]
     for write in (recordio, escaped_recordio):
         stream = b"".join(map(write, payloads))
         assert read(stream, sizes) == payloads
-        assert [bytes(payload) for payload in read_recordio(Window(beside(stream, sizes)))] == payloads
+        assert [bytes(payload) for payload in read_recordio(Window(split_views(stream, sizes)))] == payloads
 
 
 @given(st.integers(20, 60), st.integers(0, 3), LARGE_CHUNKS, st.data())
@@ -55,9 +55,9 @@ def test_damage_inside_a_run_raises_with_its_offset(
 
 @given(st.lists(st.binary(max_size=9), min_size=2, max_size=5), CHUNKS)
 def test_parts_split_at_any_position_are_joined(parts: list[bytes], sizes: list[int]) -> None:
-    assert read(in_parts(parts), sizes, "plain") == [b"".join(parts)]
+    assert read(join_parts(parts), sizes, "plain") == [b"".join(parts)]
     between = b"" if any(len(part) % 4 for part in parts[:-1]) else MAGIC
-    assert read(in_parts(parts), sizes) == [between.join(parts)]
+    assert read(join_parts(parts), sizes) == [between.join(parts)]
 
 
 @given(PAYLOADS.filter(bool), CHUNKS, st.data())
@@ -97,5 +97,5 @@ def test_parts_out_of_order_raise(stream: bytes, reason: str) -> None:
 
 def test_yielded_views_stay_valid() -> None:
     payloads = [bytes([record_number]) * 50 for record_number in range(40)]
-    views = list(read_recordio(Window(cut(b"".join(map(recordio, payloads)), [64]))))
+    views = list(read_recordio(Window(split_chunks(b"".join(map(recordio, payloads)), [64]))))
     assert [bytes(view) for view in views] == payloads

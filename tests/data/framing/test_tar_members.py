@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from finetune.data.framing.tar_members import read_header, read_tar
 from finetune.data.framing.window import DamagedStream, Window
-from tests.support.stream_writers import cut
+from tests.support.stream_writers import split_chunks
 
 TarFormat = Literal[0, 1, 2]
 FILES = {"a.jpg": b"\xff\xd8" + bytes(700), "a.cls": b"1", "deep/" * 30 + "long name é.txt": b"text", "empty": b""}
@@ -39,7 +39,7 @@ def archive(files: dict[str, bytes], tar_format: TarFormat = tarfile.GNU_FORMAT,
 
 
 def read(stream: bytes, sizes: list[int]) -> list[tuple[str, bytes]]:
-    return [(name, bytes(content)) for name, content in read_tar(Window(cut(stream, sizes)))]
+    return [(name, bytes(content)) for name, content in read_tar(Window(split_chunks(stream, sizes)))]
 
 
 @given(

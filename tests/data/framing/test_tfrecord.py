@@ -8,14 +8,14 @@ from hypothesis import strategies as st
 
 from finetune.data.framing.tfrecord import read_tfrecords
 from finetune.data.framing.window import DamagedStream, Window
-from tests.support.stream_writers import cut, tfrecord
+from tests.support.stream_writers import split_chunks, tfrecord
 
 PAYLOADS = st.lists(st.binary(max_size=60), min_size=1, max_size=6)
 CHUNKS = st.lists(st.integers(1, 40), min_size=1, max_size=5)
 
 
 def read(stream: bytes, sizes: list[int]) -> list[bytes]:
-    return [bytes(payload) for payload in read_tfrecords(Window(cut(stream, sizes)))]
+    return [bytes(payload) for payload in read_tfrecords(Window(split_chunks(stream, sizes)))]
 
 
 @given(PAYLOADS, CHUNKS)

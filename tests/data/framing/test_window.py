@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finetune.data.framing.window import Window
-from tests.support.stream_writers import beside, cut
+from tests.support.stream_writers import split_chunks, split_views
 
 STREAM = bytes(range(256)) * 4
 SIZES = st.lists(st.integers(1, 300), min_size=1, max_size=5)
@@ -15,7 +15,7 @@ COUNTS = st.lists(st.integers(0, 400), max_size=40)
 
 @given(SIZES, COUNTS, st.booleans())
 def test_chunking_does_not_change_the_bytes(sizes: list[int], counts: list[int], adjacent: bool) -> None:
-    window = Window(beside(STREAM, sizes) if adjacent else cut(STREAM, sizes))
+    window = Window(split_views(STREAM, sizes) if adjacent else split_chunks(STREAM, sizes))
     position = 0
     for count in counts:
         assert window.offset == position

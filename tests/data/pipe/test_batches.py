@@ -29,14 +29,14 @@ from finetune.data.record import Content
 from finetune.data.transforms.base import ImageTransform
 from finetune.data.transforms.image import ImageGeometry
 from finetune.errors import DataError, JobStopped
-from tests.support.coloured_images import COLOURS, encoded, picture
+from tests.support.coloured_images import COLORS, encode_image, make_image
 from tests.support.stream_writers import fill, recordio
 
-NAMES = tuple(COLOURS)
+NAMES = tuple(COLORS)
 
 
 def record(number: int, content: bytes | None = None) -> bytes:
-    content = encoded(picture(NAMES[number % 3], number)) if content is None else content
+    content = encode_image(make_image(NAMES[number % 3], number)) if content is None else content
     return recordio(struct.pack("<IfQQ", 0, number % 3, number, 0) + content)
 
 
@@ -120,7 +120,7 @@ def test_skipped_records_are_not_decoded(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_retained_records_are_from_the_last_epoch(tmp_path: Path) -> None:
     """The export check uses them, and in another pass the same number may refer to another record."""
-    contents = [encoded(picture(NAMES[number % 3], number)) for number in range(20)]
+    contents = [encode_image(make_image(NAMES[number % 3], number)) for number in range(20)]
     orders = list(range(20)), list(range(19, -1, -1))
     for epoch in range(2):
         os.mkfifo(tmp_path / f"train_{epoch}")

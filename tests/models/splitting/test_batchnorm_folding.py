@@ -13,22 +13,22 @@ from finetune.models.load import load_backbone
 from finetune.models.splitting.batchnorm_folding import CallRecorder, ReferenceRun, fold_batchnorms
 from finetune.models.splitting.split_module import replace_submodules
 from tests.models.torchvision.test_families import SMALLEST
-from tests.support.model_requests import ask, inputs_of
-from tests.support.tiny_transformers import PICTURE_TYPES, write_folder
+from tests.support.model_requests import inputs_of, request_model
+from tests.support.tiny_transformers import IMAGE_TYPES, write_folder
 
 # DenseNet also normalizes before convolutions; it has 121 batch normalizations.
 UNFOLDED = {"densenet121": 62}
 
 
-@pytest.fixture(scope="module", params=[*SMALLEST, *PICTURE_TYPES])
+@pytest.fixture(scope="module", params=[*SMALLEST, *IMAGE_TYPES])
 def backbone(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Backbone:
     """A model with non-trivial batch statistics."""
     scratch = tmp_path_factory.mktemp("scratch")
     if request.param in SMALLEST:
-        model_request = ask(request.param, scratch, pretrained=False, image_size=SMALLEST[request.param][0])
+        model_request = request_model(request.param, scratch, pretrained=False, image_size=SMALLEST[request.param][0])
     else:
         folder = write_folder(scratch / request.param, request.param, labels=("no", "yes"))
-        model_request = ask(None, scratch, channel=folder)
+        model_request = request_model(None, scratch, channel=folder)
     backbone = load_backbone(model_request)
     backbone.module.eval()
     for module in backbone.module.modules():

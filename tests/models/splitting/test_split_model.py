@@ -10,22 +10,22 @@ from finetune.models.backbone import Backbone
 from finetune.models.load import load_backbone
 from finetune.strategies.freezing import apply_trainable
 from tests.models.torchvision.test_families import SMALLEST
-from tests.support.model_requests import ask, inputs_of, logits_of
-from tests.support.tiny_transformers import PICTURE_TYPES, TEXT_TYPES, write_folder
+from tests.support.model_requests import inputs_of, logits_of, request_model
+from tests.support.tiny_transformers import IMAGE_TYPES, TEXT_TYPES, write_folder
 
 # DeBERTa's modules still use torch.jit.script at import.
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")
 
 
-@pytest.fixture(scope="module", params=[*SMALLEST, *PICTURE_TYPES, *TEXT_TYPES])
+@pytest.fixture(scope="module", params=[*SMALLEST, *IMAGE_TYPES, *TEXT_TYPES])
 def backbone(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Backbone:
     scratch = tmp_path_factory.mktemp("scratch")
     if request.param in SMALLEST:
         size, _ = SMALLEST[request.param]
-        return load_backbone(ask(request.param, scratch, pretrained=False, image_size=size))
+        return load_backbone(request_model(request.param, scratch, pretrained=False, image_size=size))
     folder = write_folder(scratch / request.param, request.param, labels=("no", "yes"))
     task = "text-classification" if request.param in TEXT_TYPES else "image-classification"
-    return load_backbone(ask(None, scratch, task=task, channel=folder))  # type: ignore[arg-type]  # one of two
+    return load_backbone(request_model(None, scratch, task=task, channel=folder))  # type: ignore[arg-type]  # one of two
 
 
 def split_indices(backbone: Backbone) -> range:

@@ -16,11 +16,11 @@ from finetune.models.preprocessing import torchvision_input
 from finetune.models.torchvision.families import FAMILIES, family_of, torchvision_names
 from tests.support.model_requests import (
     LABELS,
-    ask,
     assert_is_partition,
     groups_in_order_of_calls,
     inputs_of,
     logits_of,
+    request_model,
 )
 
 # The smallest member of each family (two if the family has two builders), the image size, and its groups.
@@ -46,7 +46,7 @@ SMALLEST = {
 def backbone(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Backbone:
     size, _ = SMALLEST[request.param]
     scratch = tmp_path_factory.mktemp("scratch")
-    return load_backbone(ask(request.param, scratch, pretrained=False, image_size=size))
+    return load_backbone(request_model(request.param, scratch, pretrained=False, image_size=size))
 
 
 def test_forward_returns_one_logit_per_class(backbone: Backbone) -> None:

@@ -16,7 +16,7 @@ from finetune.errors import UserError
 from finetune.models.backbone import Backbone, ImageInput
 from finetune.models.load import load_backbone
 from finetune.models.preprocessing import Normalizer, input_from_artifact, torchvision_input, with_size
-from tests.support.model_requests import LABELS, ask, inputs_of
+from tests.support.model_requests import LABELS, inputs_of, request_model
 
 NORMAL = ImageInput(8, 10, "bilinear", (0.1, 0.5, 0.9), (0.2, 0.3, 0.4))
 
@@ -37,7 +37,7 @@ def test_pixels_are_normalized_like_torchvision(layout: torch.memory_format) -> 
 
 
 def test_normalization_is_not_in_the_state_dict(tmp_path: Path) -> None:
-    backbone = load_backbone(ask("mobilenet_v3_small", tmp_path, pretrained=False))
+    backbone = load_backbone(request_model("mobilenet_v3_small", tmp_path, pretrained=False))
     assert set(backbone.module.state_dict()) == set(get_model("mobilenet_v3_small", weights=None).state_dict())
 
 
@@ -68,7 +68,7 @@ def test_artifact_keeps_its_image_input() -> None:
 )
 def test_unsuitable_image_size_is_refused(name: str, size: int, advice: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=rf"image_size={size} .*{name}.*{advice}"):
-        load_backbone(ask(name, tmp_path, pretrained=False, image_size=size))
+        load_backbone(request_model(name, tmp_path, pretrained=False, image_size=size))
 
 
 def test_position_embeddings_are_interpolated_like_torchvision(tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_position_embeddings_are_interpolated_like_torchvision(tmp_path: Path) -
         trained = get_model("vit_b_32", weights=None, image_size=64, num_classes=len(LABELS))
         torch.nn.init.normal_(trained.encoder.pos_embedding)
     save_file(trained.state_dict(), tmp_path / "vit_b_32.safetensors")
-    backbone = load_backbone(ask(None, tmp_path, channel=tmp_path, image_size=96))
+    backbone = load_backbone(request_model(None, tmp_path, channel=tmp_path, image_size=96))
     expected = interpolate_embeddings(96, 32, trained.state_dict())["encoder.pos_embedding"]
     assert torch.equal(backbone.module.state_dict()["encoder.pos_embedding"], expected)
     assert backbone.describe().arguments["image_size"] == 96
@@ -96,7 +96,7 @@ def training_outputs(backbone: Backbone) -> list[tuple[float, torch.Size]]:
     [("inception_v3", None, [0.4]), ("inception_v3", 128, []), ("googlenet", 64, [0.3, 0.3]), ("resnet18", 32, [])],
 )
 def test_auxiliary_logits_in_training_mode(name: str, size: int | None, weights: list[float], tmp_path: Path) -> None:
-    backbone = load_backbone(ask(name, tmp_path, pretrained=False, image_size=size))
+    backbone = load_backbone(request_model(name, tmp_path, pretrained=False, image_size=size))
     assert training_outputs(backbone) == [(weight, torch.Size((2, len(LABELS)))) for weight in weights]
 
 

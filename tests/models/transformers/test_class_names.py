@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from finetune.errors import UserError
 from finetune.models.backbone import Backbone
 from finetune.models.load import load_backbone, locate_source, source_classes
-from tests.support.model_requests import ask
+from tests.support.model_requests import request_model
 from tests.support.tiny_transformers import write_folder
 
 CLASSES = ("neg", "pos")
@@ -36,7 +36,7 @@ def configure(folder: Path, **fields: object) -> Path:
 
 def load(folder: Path, **options: Any) -> Backbone:  # noqa: ANN401 - arguments of `ask`
     options = {"labels": CLASSES, "channel": folder, "trained": False, **options}
-    return load_backbone(ask(None, folder.parent, task="text-classification", **options))
+    return load_backbone(request_model(None, folder.parent, task="text-classification", **options))
 
 
 def refusal(folder: Path, **options: Any) -> str:  # noqa: ANN401 - arguments of `ask`
@@ -80,7 +80,7 @@ def test_label_order_comes_from_id2label_or_label2id(
     assert rows_of(backbone, bert) == rows
     assert backbone.weights.labels == tuple(CLASSES[row] for row in rows)
     assert not caplog.records
-    request = ask(None, bert.parent, task="text-classification", channel=bert)
+    request = request_model(None, bert.parent, task="text-classification", channel=bert)
     assert source_classes(request, locate_source(request)) == backbone.weights.labels
 
 
@@ -130,7 +130,7 @@ def test_contradictory_labels_are_refused_if_the_head_is_needed(
         backbone = load(bert, trained=True)
     assert not backbone.weights.kept_head
     assert reason in caplog.text
-    request = ask(None, bert.parent, task="text-classification", channel=bert)
+    request = request_model(None, bert.parent, task="text-classification", channel=bert)
     assert source_classes(request, locate_source(request)) is None
 
 

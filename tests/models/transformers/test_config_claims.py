@@ -12,7 +12,7 @@ import pytest
 from finetune.errors import UserError
 from finetune.models.load import load_backbone
 from finetune.models.weights import sources
-from tests.support.model_requests import ask, logits_of
+from tests.support.model_requests import logits_of, request_model
 from tests.support.tiny_transformers import write_folder
 
 CLASSES = ("no", "yes")
@@ -29,7 +29,7 @@ def change(folder: Path, **changes: object) -> None:
 
 
 def refusal(folder: Path, **options: Any) -> str:  # noqa: ANN401 - arguments of `ask`
-    request = ask(
+    request = request_model(
         **{
             "name": None,
             "scratch": folder.parent,
@@ -122,7 +122,9 @@ def test_positions_without_weights_are_refused_before_allocation(tmp_path: Path)
 
 def test_output_options_do_not_change_logits(bert: Path) -> None:
     def logits() -> Any:  # noqa: ANN401 - a tensor
-        request = ask(None, bert.parent, task="text-classification", labels=CLASSES, channel=bert, trained=False)
+        request = request_model(
+            None, bert.parent, task="text-classification", labels=CLASSES, channel=bert, trained=False
+        )
         return logits_of(load_backbone(request))
 
     whole = logits()

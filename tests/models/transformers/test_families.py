@@ -13,11 +13,11 @@ from finetune.models.load import load_backbone
 from finetune.models.transformers.families import TEXT
 from tests.support.model_requests import (
     LABELS,
-    ask,
     assert_is_partition,
     groups_in_order_of_calls,
     inputs_of,
     logits_of,
+    request_model,
 )
 from tests.support.tiny_transformers import TEXT_TYPES, TYPED, write_folder
 
@@ -32,7 +32,7 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture(scope="module")
 def backbone(folder: Path) -> Backbone:
-    return load_backbone(ask(None, folder.parent, task="text-classification", channel=folder))
+    return load_backbone(request_model(None, folder.parent, task="text-classification", channel=folder))
 
 
 def test_every_family_is_covered() -> None:
@@ -83,13 +83,15 @@ def test_saved_model_loads_in_transformers(backbone: Backbone, tmp_path: Path) -
 
 def test_saved_model_reloads_with_its_head(backbone: Backbone, tmp_path: Path) -> None:
     backbone.save(tmp_path)
-    again = load_backbone(ask(None, tmp_path, task="text-classification", channel=tmp_path))
+    again = load_backbone(request_model(None, tmp_path, task="text-classification", channel=tmp_path))
     assert again.weights.kept_head
     assert torch.equal(logits_of(again), logits_of(backbone))
 
 
 def test_dropout_applies_only_to_the_head(folder: Path) -> None:
-    backbone = load_backbone(ask(None, folder.parent, task="text-classification", channel=folder, dropout=0.75))
+    backbone = load_backbone(
+        request_model(None, folder.parent, task="text-classification", channel=folder, dropout=0.75)
+    )
     dropping = [name for name, module in backbone.module.named_modules() if getattr(module, "p", 0.0) == 0.75]
     assert len(dropping) == 1
     inside = {id(module) for root in backbone.layer_groups()[-1].modules for module in root.modules()}
@@ -102,7 +104,9 @@ def test_dropout_applies_only_to_the_head(folder: Path) -> None:
 
 def test_random_weights_depend_only_on_the_seed(folder: Path) -> None:
     def draw(seed: int) -> dict[str, torch.Tensor]:
-        request = ask(None, folder.parent, task="text-classification", channel=folder, pretrained=False, seed=seed)
+        request = request_model(
+            None, folder.parent, task="text-classification", channel=folder, pretrained=False, seed=seed
+        )
         return load_backbone(request).module.state_dict()
 
     first, same, other = draw(1), draw(1), draw(2)

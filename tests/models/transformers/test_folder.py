@@ -16,7 +16,7 @@ from finetune.errors import UserError
 from finetune.models.backbone import Backbone, TextInput
 from finetune.models.load import load_backbone
 from finetune.models.request import ModelRequest
-from tests.support.model_requests import ask, assert_is_partition, logits_of
+from tests.support.model_requests import assert_is_partition, logits_of, request_model
 from tests.support.tiny_transformers import write_folder
 
 WEIGHTS = "model.safetensors"
@@ -28,7 +28,9 @@ def bert(tmp_path: Path) -> Path:
 
 
 def text_request(folder: Path | None, scratch: Path, **options: Any) -> ModelRequest:  # noqa: ANN401 - arguments of `ask`
-    return ask(**{"name": None, "scratch": scratch, "task": "text-classification", "channel": folder, **options})
+    return request_model(
+        **{"name": None, "scratch": scratch, "task": "text-classification", "channel": folder, **options}
+    )
 
 
 def change_config(folder: Path, **changes: object) -> None:

@@ -16,23 +16,23 @@ from finetune.models.heads import DropoutLinear
 from finetune.models.load import load_backbone
 from tests.support.model_requests import (
     LABELS,
-    ask,
     assert_is_partition,
     groups_in_order_of_calls,
     inputs_of,
     logits_of,
+    request_model,
 )
-from tests.support.tiny_transformers import PICTURE_TYPES, write_folder, write_processor
+from tests.support.tiny_transformers import IMAGE_TYPES, write_folder, write_processor
 
 
-@pytest.fixture(scope="module", params=PICTURE_TYPES)
+@pytest.fixture(scope="module", params=IMAGE_TYPES)
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_folder(tmp_path_factory.mktemp("folder") / request.param, request.param, labels=("no", "yes"))
 
 
 @pytest.fixture(scope="module")
 def backbone(folder: Path) -> Backbone:
-    return load_backbone(ask(None, folder.parent, channel=folder))
+    return load_backbone(request_model(None, folder.parent, channel=folder))
 
 
 @pytest.fixture
@@ -71,14 +71,14 @@ def test_saved_model_loads_in_transformers(backbone: Backbone, tmp_path: Path) -
 
 def test_saved_model_reloads_with_its_head(backbone: Backbone, tmp_path: Path) -> None:
     backbone.save(tmp_path)
-    again = load_backbone(ask(None, tmp_path, channel=tmp_path))
+    again = load_backbone(request_model(None, tmp_path, channel=tmp_path))
     assert again.weights.kept_head
     assert again.expects == backbone.expects
     assert torch.equal(logits_of(again), logits_of(backbone))
 
 
 def test_dropout_before_the_classifier_keeps_parameter_names(folder: Path, backbone: Backbone) -> None:
-    dropping = load_backbone(ask(None, folder.parent, channel=folder, dropout=0.5))
+    dropping = load_backbone(request_model(None, folder.parent, channel=folder, dropout=0.5))
     assert [module.p for module in dropping.module.modules() if isinstance(module, DropoutLinear)] == [0.5]
     assert set(dropping.module.state_dict()) == set(backbone.module.state_dict())
 
@@ -87,7 +87,7 @@ def test_artifact_provides_labels_and_preprocessing(vit: Path, tmp_path: Path) -
     preprocessing = {"size": 32, "resize": 50, "interpolation": "nearest", "mean": [0.1] * 3, "std": [0.2] * 3}
     artifact = {"framework": "transformers", "name": "my-vit", "labels": ["b", "a"], "preprocessing": preprocessing}
     (vit / "artifact.json").write_text(json.dumps(artifact), encoding="utf-8")
-    backbone = load_backbone(ask(None, tmp_path, channel=vit, labels=("a", "b")))
+    backbone = load_backbone(request_model(None, tmp_path, channel=vit, labels=("a", "b")))
     assert (backbone.name, backbone.weights.labels, backbone.weights.kept_head) == ("my-vit", ("b", "a"), True)
     assert backbone.weights.source == "model channel (artifact of an earlier job)"
     assert backbone.expects == ImageInput(32, 50, "nearest", (0.1,) * 3, (0.2,) * 3)
@@ -95,13 +95,13 @@ def test_artifact_provides_labels_and_preprocessing(vit: Path, tmp_path: Path) -
 
 def test_image_size_scales_resize_and_position_embeddings(vit: Path, tmp_path: Path) -> None:
     write_processor(vit, size={"shortest_edge": 40}, do_center_crop=True, crop_size={"height": 32, "width": 32})
-    backbone = load_backbone(ask(None, tmp_path, channel=vit, image_size=64))
+    backbone = load_backbone(request_model(None, tmp_path, channel=vit, image_size=64))
     assert isinstance(backbone.expects, ImageInput)
     assert (backbone.expects.size, backbone.expects.resize) == (64, 80)
     saved = tmp_path / "saved"
     saved.mkdir()
     backbone.save(saved)
-    again = load_backbone(ask(None, tmp_path, channel=saved))
+    again = load_backbone(request_model(None, tmp_path, channel=saved))
     assert again.expects == backbone.expects
     assert torch.equal(logits_of(again), logits_of(backbone))
 
@@ -109,7 +109,7 @@ def test_image_size_scales_resize_and_position_embeddings(vit: Path, tmp_path: P
 def test_crop_pct_increases_the_resize(vit: Path, tmp_path: Path) -> None:
     kind = "ConvNextImageProcessor"
     write_processor(vit, image_processor_type=kind, size={"shortest_edge": 32}, crop_pct=0.8, resample=2)
-    expects = load_backbone(ask(None, tmp_path, channel=vit)).expects
+    expects = load_backbone(request_model(None, tmp_path, channel=vit)).expects
     assert isinstance(expects, ImageInput)
     assert (expects.size, expects.resize, expects.interpolation) == (32, 40, "bilinear")
 
@@ -117,19 +117,19 @@ def test_crop_pct_increases_the_resize(vit: Path, tmp_path: Path) -> None:
 def test_missing_preprocessing_is_refused(vit: Path, tmp_path: Path) -> None:
     (vit / "preprocessor_config.json").unlink()
     with pytest.raises(UserError, match=r"has no preprocessor_config\.json"):
-        load_backbone(ask(None, tmp_path, channel=vit))
+        load_backbone(request_model(None, tmp_path, channel=vit))
 
 
 @pytest.mark.parametrize(("model_type", "size", "advice"), [("vit", 30, "a multiple of 8"), ("swin", 16, "32 or more")])
 def test_unsuitable_image_size_is_refused(model_type: str, size: int, advice: str, tmp_path: Path) -> None:
     folder = write_folder(tmp_path / model_type, model_type)
     with pytest.raises(UserError, match=rf"image_size={size} .*{advice}"):
-        load_backbone(ask(None, tmp_path, channel=folder, image_size=size))
+        load_backbone(request_model(None, tmp_path, channel=folder, image_size=size))
 
 
 def test_saved_processor_contains_the_crop(vit: Path, tmp_path: Path) -> None:
     write_processor(vit, size={"shortest_edge": 32}, do_center_crop=True, crop_size={"height": 32, "width": 32})
-    backbone = load_backbone(ask(None, tmp_path, channel=vit))
+    backbone = load_backbone(request_model(None, tmp_path, channel=vit))
     backbone.save(tmp_path)
     processor = json.loads((tmp_path / "preprocessor_config.json").read_text())
     assert processor["size"] == {"shortest_edge": 32}

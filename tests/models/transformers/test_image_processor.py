@@ -23,7 +23,7 @@ from finetune.job.loaders import image_geometry
 from finetune.models.backbone import Backbone, ImageInput
 from finetune.models.load import load_backbone
 from finetune.models.preprocessing import Normalizer
-from tests.support.model_requests import LABELS, ask
+from tests.support.model_requests import LABELS, request_model
 from tests.support.tiny_transformers import write_folder, write_processor
 
 SIZES = ((50, 40), (40, 53), (31, 90), (32, 32), (5, 9), (1, 1), (120, 33), (300, 8), (47, 40), (43, 41))
@@ -125,7 +125,7 @@ OBEYED: dict[str, dict[str, object]] = {
 @pytest.mark.parametrize("changes", OBEYED.values(), ids=OBEYED)
 def test_preprocessor_fields_match_transformers(vit: Path, tmp_path: Path, changes: dict[str, object]) -> None:
     write_processor(vit, **changes)
-    backbone = load_backbone(ask(None, tmp_path, channel=vit))
+    backbone = load_backbone(request_model(None, tmp_path, channel=vit))
     saved = tmp_path / "saved"
     saved.mkdir()
     backbone.save(saved)
@@ -173,7 +173,7 @@ def test_unsupported_preprocessor_fields_are_refused(
 ) -> None:
     write_processor(vit, **changes)
     with pytest.raises(UserError, match=rf"preprocessor_config\.json in the model channel has {field}="):
-        load_backbone(ask(None, tmp_path, channel=vit))
+        load_backbone(request_model(None, tmp_path, channel=vit))
 
 
 @pytest.mark.parametrize(
@@ -182,20 +182,20 @@ def test_unsupported_preprocessor_fields_are_refused(
 def test_a_damaged_preprocessor_file_is_refused(vit: Path, tmp_path: Path, content: str) -> None:
     (vit / "preprocessor_config.json").write_text(content)
     with pytest.raises(UserError, match=r"preprocessor_config\.json in the model channel"):
-        load_backbone(ask(None, tmp_path, channel=vit))
+        load_backbone(request_model(None, tmp_path, channel=vit))
 
 
 def test_ignored_fields_are_logged(vit: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_processor(vit, offset=True, do_flip_channel_order=True)
     with caplog.at_level(logging.WARNING, "finetune"):
-        load_backbone(ask(None, tmp_path, channel=vit))
+        load_backbone(request_model(None, tmp_path, channel=vit))
     assert "ViTImageProcessor does not use: do_flip_channel_order, offset" in caplog.text
 
 
 def test_processor_config_takes_precedence_as_in_transformers(vit: Path, tmp_path: Path) -> None:
     processor = json.loads((vit / "preprocessor_config.json").read_text())
     (vit / "processor_config.json").write_text(json.dumps({"image_processor": {**processor, "do_normalize": False}}))
-    expects = input_of(load_backbone(ask(None, tmp_path, channel=vit)))
+    expects = input_of(load_backbone(request_model(None, tmp_path, channel=vit)))
     assert expects.mean == (0.0, 0.0, 0.0)
     assert_equal(vit, expects, encoded(image(50, 40)))
 
@@ -203,7 +203,7 @@ def test_processor_config_takes_precedence_as_in_transformers(vit: Path, tmp_pat
 def test_large_sides_of_convnext_are_stretched(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "resnet", "resnet", labels=LABELS)
     write_processor(folder, **{**CONVNEXT, "size": {"shortest_edge": 384}})
-    expects = input_of(load_backbone(ask(None, tmp_path, channel=folder)))
+    expects = input_of(load_backbone(request_model(None, tmp_path, channel=folder)))
     assert (expects.size, expects.resize, expects.stretch) == (384, 384, True)
     for width, height in ((500, 400), (33, 90)):
         assert_equal(folder, expects, encoded(image(width, height)))
@@ -212,9 +212,9 @@ def test_large_sides_of_convnext_are_stretched(tmp_path: Path) -> None:
 def test_image_size_must_match_position_embeddings(vit: Path, tmp_path: Path) -> None:
     write_processor(vit, size={"height": 64, "width": 64})
     with pytest.raises(UserError, match=r"produces images of 64 x 64, but its config\.json has image_size=32"):
-        load_backbone(ask(None, tmp_path, channel=vit))
-    assert input_of(load_backbone(ask(None, tmp_path, channel=vit, image_size=64))).size == 64
-    assert input_of(load_backbone(ask(None, tmp_path, channel=vit, image_size=32))).size == 32
+        load_backbone(request_model(None, tmp_path, channel=vit))
+    assert input_of(load_backbone(request_model(None, tmp_path, channel=vit, image_size=64))).size == 64
+    assert input_of(load_backbone(request_model(None, tmp_path, channel=vit, image_size=32))).size == 32
 
 
 @pytest.mark.parametrize(
@@ -231,7 +231,7 @@ def test_models_for_non_rgb_or_non_square_images_are_refused(
     config = json.loads((vit / "config.json").read_text())
     (vit / "config.json").write_text(json.dumps({**config, **changes}))
     with pytest.raises(UserError, match=rf"config\.json in the model channel .*{field}"):
-        load_backbone(ask(None, tmp_path, channel=vit))
+        load_backbone(request_model(None, tmp_path, channel=vit))
 
 
 @pytest.mark.parametrize(
@@ -250,7 +250,7 @@ def test_models_for_non_rgb_or_non_square_images_are_refused(
 )
 def test_images_are_decoded_like_the_pipeline(vit: Path, tmp_path: Path, make: Callable[[], bytes]) -> None:
     write_processor(vit, **SHORTEST)
-    assert_equal(vit, input_of(load_backbone(ask(None, tmp_path, channel=vit))), make())
+    assert_equal(vit, input_of(load_backbone(request_model(None, tmp_path, channel=vit))), make())
 
 
 def oriented(turn: int) -> Image.Exif:
@@ -304,7 +304,7 @@ def test_decoding_difference_from_the_pipeline_is_logged_once(
     make: Callable[[], bytes], warning: str | None, vit: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     content = make()
-    expects = input_of(load_backbone(ask(None, tmp_path, channel=vit)))
+    expects = input_of(load_backbone(request_model(None, tmp_path, channel=vit)))
     transform = ImageTransform(image_geometry(expects), "none")
     with caplog.at_level(logging.WARNING, "finetune"):
         for _ in range(2):

@@ -17,7 +17,7 @@ from torchvision.models import get_model
 from finetune.errors import UserError
 from finetune.models.backbone import Backbone
 from finetune.models.load import load_backbone
-from tests.support.model_requests import LABELS, ask, logits_of
+from tests.support.model_requests import LABELS, logits_of, request_model
 from tests.support.tiny_transformers import write_folder
 
 CLASSES = ("no", "yes")
@@ -45,7 +45,7 @@ def mobilenet(tmp_path: Path) -> Path:
 def load_text(folder: Path | None, **options: Any) -> Backbone:  # noqa: ANN401 - arguments of `ask`
     scratch = (folder or Path("/tmp")).parent
     return load_backbone(
-        ask(
+        request_model(
             **{
                 "name": None,
                 "scratch": scratch,
@@ -61,7 +61,7 @@ def load_text(folder: Path | None, **options: Any) -> Backbone:  # noqa: ANN401 
 def refusal(folder: Path, *, images: bool = False, **options: Any) -> str:  # noqa: ANN401 - arguments of `ask`
     with pytest.raises(UserError) as caught:
         if images:
-            load_backbone(ask(options.pop("name", None), folder.parent, channel=folder, **options))
+            load_backbone(request_model(options.pop("name", None), folder.parent, channel=folder, **options))
         else:
             load_text(folder, **options)
     assert len(str(caught.value)) < 1000
@@ -255,7 +255,7 @@ def test_timm_folder_is_refused_with_a_remedy(mobilenet: Path) -> None:
     assert "config.json in the model channel is timm's (architecture 'mobilenet_v3_small')" in message
     assert f"provide {WEIGHTS} alone, without config.json, with model_name=mobilenet_v3_small" in message
     (mobilenet / "config.json").unlink()
-    assert load_backbone(ask("mobilenet_v3_small", mobilenet.parent, channel=mobilenet)).weights.kept_head
+    assert load_backbone(request_model("mobilenet_v3_small", mobilenet.parent, channel=mobilenet)).weights.kept_head
 
 
 def test_safetensors_take_precedence_over_torch_files(bert: Path) -> None:
@@ -305,7 +305,7 @@ def test_model_next_to_inference_code_is_found(packed: bool, mobilenet: Path, tm
     if packed:
         pack(folder, tmp_path / "channel" / "model.tar.gz")
         folder = tmp_path / "channel"
-    assert load_backbone(ask(None, tmp_path, channel=folder)).weights.kept_head
+    assert load_backbone(request_model(None, tmp_path, channel=folder)).weights.kept_head
 
 
 def test_archive_without_a_model_lists_its_contents(tmp_path: Path) -> None:

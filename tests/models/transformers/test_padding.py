@@ -17,9 +17,9 @@ from tests.support.text_folders import (
     change,
     input_of,
     load,
+    load_error,
     probabilities,
     reference,
-    refusal,
     transform_of,
 )
 from tests.support.tiny_transformers import write_folder, write_tokenizer
@@ -62,7 +62,7 @@ def test_roberta_keeps_the_pad_token_id_of_its_weights(roberta: Path, caplog: py
 )
 def test_invalid_pad_token_id_of_roberta_is_refused(number: int | None, reason: str, roberta: Path) -> None:
     change(roberta / "config.json", pad_token_id=number)
-    assert reason in refusal(roberta)
+    assert reason in load_error(roberta)
 
 
 @pytest.mark.parametrize("number", [None, 2, 0])
@@ -75,7 +75,7 @@ def test_other_encoders_keep_their_pad_token_id(number: int | None, bert: Path) 
 
 def test_pad_token_id_beyond_the_embeddings_is_refused(bert: Path) -> None:
     change(bert / "config.json", pad_token_id=15)
-    assert "pad_token_id=15, but the embeddings have 15 rows" in refusal(bert)
+    assert "pad_token_id=15, but the embeddings have 15 rows" in load_error(bert)
 
 
 def without_padding(folder: Path) -> None:

@@ -17,9 +17,9 @@ from tests.support.text_folders import (
     change,
     input_of,
     load,
+    load_error,
     probabilities,
     reference,
-    refusal,
     transform_of,
 )
 from tests.support.tiny_transformers import TEXT_TYPES, WORDS, write_folder, write_tokenizer
@@ -106,14 +106,14 @@ def test_a_tokenizer_without_its_vocabulary_is_refused(files: dict[str, str], be
         path.unlink()
     for name, content in files.items():
         (bert / name).write_text(content)
-    assert "has no tokenizer: none of tokenizer.json, vocab.txt" in refusal(bert)
+    assert "has no tokenizer: none of tokenizer.json, vocab.txt" in load_error(bert)
 
 
 @pytest.mark.parametrize("content", ["", "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]"])
 def test_tokenizer_with_only_special_tokens_is_refused(content: str, bert: Path) -> None:
     write_vocabulary(bert)
     (bert / "vocab.txt").write_text(content)
-    assert "contains only special tokens" in refusal(bert)
+    assert "contains only special tokens" in load_error(bert)
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_tokenizer_with_only_special_tokens_is_refused(content: str, bert: Path)
 )
 def test_a_damaged_tokenizer_is_refused(content: str, bert: Path) -> None:
     (bert / "tokenizer.json").write_text(content)
-    assert refusal(bert).startswith("The tokenizer in the model channel")
+    assert load_error(bert).startswith("The tokenizer in the model channel")
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_a_damaged_tokenizer_is_refused(content: str, bert: Path) -> None:
 def test_tokenizer_fields_of_the_wrong_type_are_refused(field: str, value: object, bert: Path) -> None:
     write_vocabulary(bert, **{field: value})
     change(bert / "config.json", vocab_size=len(WORD_PIECES))
-    assert refusal(bert, pretrained=False).startswith("The tokenizer in the model channel cannot be used")
+    assert load_error(bert, pretrained=False).startswith("The tokenizer in the model channel cannot be used")
 
 
 def test_tokenizer_that_fails_on_unknown_words_is_refused(bert: Path) -> None:
@@ -147,18 +147,18 @@ def test_tokenizer_that_fails_on_unknown_words_is_refused(bert: Path) -> None:
     tokenizer["added_tokens"] = []
     (bert / "tokenizer.json").write_text(json.dumps(tokenizer))
     change(bert / "tokenizer_config.json", unk_token=None)
-    assert "The tokenizer in the model channel cannot tokenize" in refusal(bert)
+    assert "The tokenizer in the model channel cannot tokenize" in load_error(bert)
 
 
 @pytest.mark.parametrize("model_type", TEXT_TYPES)
 def test_added_tokens_without_embeddings_are_refused(model_type: str, tmp_path: Path) -> None:
     folder = write_folder(tmp_path / model_type, model_type, labels=("no", "yes"))
     add_token(folder, "newword")
-    message = refusal(folder)
+    message = load_error(folder)
     assert "has 16 tokens, but the embeddings of the model have 15 rows" in message
     assert "'newword' has the id 15" in message
     assert "resize_token_embeddings" in message
-    assert "has 16 tokens" in refusal(folder, pretrained=False)
+    assert "has 16 tokens" in load_error(folder, pretrained=False)
 
 
 def test_more_embeddings_than_tokens_are_allowed(tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ def test_template_token_ids_without_embeddings_are_refused(bert: Path) -> None:
     tokenizer = json.loads((bert / "tokenizer.json").read_text())
     tokenizer["post_processor"]["special_tokens"]["[CLS]"]["ids"] = [101]
     (bert / "tokenizer.json").write_text(json.dumps(tokenizer))
-    assert "produces the token id 101, but the model's embeddings have 15 rows" in refusal(bert)
+    assert "produces the token id 101, but the model's embeddings have 15 rows" in load_error(bert)
 
 
 def test_token_types_without_embeddings_are_refused(tmp_path: Path) -> None:
@@ -224,7 +224,7 @@ def test_fields_without_effect_on_logits_are_ignored(
 def test_deberta_v2_length_is_limited_only_by_existing_positions(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "deberta-v2", "deberta-v2", labels=("no", "yes"), position_biased_input=True)
     assert input_of(load(folder)).max_length == 32
-    assert "max_length=33 exceeds" in refusal(folder, max_length=33)
+    assert "max_length=33 exceeds" in load_error(folder, max_length=33)
 
 
 def test_evaluation_uses_the_max_length_of_transformers(tmp_path: Path) -> None:
@@ -239,7 +239,7 @@ def test_evaluation_uses_the_max_length_of_transformers(tmp_path: Path) -> None:
 @pytest.mark.parametrize("length", [0, -1, 2])
 def test_max_length_without_space_for_text_is_refused(length: int, bert: Path) -> None:
     write_tokenizer(bert, padded=True, model_max_length=length)
-    assert "leaves no room for text after 2 special tokens" in refusal(bert)
+    assert "leaves no room for text after 2 special tokens" in load_error(bert)
 
 
 def test_unconvertible_sentencepiece_model_is_refused(tmp_path: Path) -> None:
@@ -247,4 +247,4 @@ def test_unconvertible_sentencepiece_model_is_refused(tmp_path: Path) -> None:
     for path in folder.glob("tokenizer*"):
         path.unlink()
     (folder / "spm.model").write_bytes(b"\n\x0e\n\x05<unk>")
-    assert "Convert it where sentencepiece is installed" in refusal(folder)
+    assert "Convert it where sentencepiece is installed" in load_error(folder)

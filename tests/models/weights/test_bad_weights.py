@@ -14,14 +14,14 @@ from torchvision.models import get_model
 
 from finetune.errors import UserError
 from finetune.models.load import load_backbone
-from tests.support.model_requests import LABELS, ask
+from tests.support.model_requests import LABELS, request_model
 
 NAME = "mobilenet_v3_small"
 
 
 def refusal(tmp_path: Path, name: str | None = NAME, **options: Any) -> str:  # noqa: ANN401 - arguments of `ask`
     with pytest.raises(UserError) as caught:
-        load_backbone(ask(name, tmp_path, **{"channel": tmp_path, **options}))
+        load_backbone(request_model(name, tmp_path, **{"channel": tmp_path, **options}))
     assert len(str(caught.value)) < 1000
     return str(caught.value)
 

@@ -17,8 +17,8 @@ from finetune.errors import UserError
 from finetune.models.backbone import Backbone
 from finetune.models.load import load_backbone
 from finetune.models.transformers.families import FAMILIES
-from tests.support.model_requests import ask, logits_of
-from tests.support.tiny_transformers import PICTURE_TYPES, TEXT_TYPES, write_folder
+from tests.support.model_requests import logits_of, request_model
+from tests.support.tiny_transformers import IMAGE_TYPES, TEXT_TYPES, write_folder
 
 # DeBERTa's modules still use torch.jit.script at import.
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")
@@ -57,7 +57,7 @@ def classifier_of(model_type: str) -> str:
     return f"{FAMILIES[model_type].layout.classifier}.weight"
 
 
-@pytest.fixture(scope="module", params=[*TEXT_TYPES, *PICTURE_TYPES])
+@pytest.fixture(scope="module", params=[*TEXT_TYPES, *IMAGE_TYPES])
 def complete(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_folder(tmp_path_factory.mktemp("whole") / request.param, request.param, labels=CLASSES)
 
@@ -83,7 +83,7 @@ def drop_tensors(*names: str) -> Callable[[State], None]:
 
 def load_for_evaluation(folder: Path, model_type: str, scratch: Path) -> Backbone:
     return load_backbone(
-        ask(
+        request_model(
             None,
             scratch,
             task=task_of(model_type),
@@ -96,7 +96,9 @@ def load_for_evaluation(folder: Path, model_type: str, scratch: Path) -> Backbon
 
 
 def load_for_training(folder: Path, model_type: str, scratch: Path, **options: Any) -> Backbone:  # noqa: ANN401 - arguments of `ask`
-    return load_backbone(ask(None, scratch, task=task_of(model_type), labels=CLASSES, channel=folder, **options))
+    return load_backbone(
+        request_model(None, scratch, task=task_of(model_type), labels=CLASSES, channel=folder, **options)
+    )
 
 
 def refusal(folder: Path, model_type: str, scratch: Path) -> str:
@@ -115,7 +117,7 @@ def load_with_transformers(folder: Path, model_type: str) -> Any:  # noqa: ANN40
 
 
 def test_every_family_is_covered() -> None:
-    assert set(BODY) == set(FAMILIES) == {*TEXT_TYPES, *PICTURE_TYPES}
+    assert set(BODY) == set(FAMILIES) == {*TEXT_TYPES, *IMAGE_TYPES}
 
 
 def test_complete_folder_loads_the_same_tensors_as_transformers(complete: Path, tmp_path: Path) -> None:
@@ -353,4 +355,4 @@ def test_artifact_with_fewer_labels_than_rows_is_refused(tmp_path: Path) -> None
     artifact = {"framework": "torchvision", "architecture": "resnet18", "labels": ["bird", "cat"]}
     (tmp_path / "artifact.json").write_text(json.dumps(artifact))
     with pytest.raises(UserError, match="names 2 classes, but the classifier has 3 rows"):
-        load_backbone(ask(None, tmp_path, channel=tmp_path, labels=("bird", "cat")))
+        load_backbone(request_model(None, tmp_path, channel=tmp_path, labels=("bird", "cat")))

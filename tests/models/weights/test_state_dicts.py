@@ -17,7 +17,7 @@ from finetune.errors import UserError
 from finetune.models.backbone import Backbone
 from finetune.models.load import load_backbone
 from finetune.models.weights.state_dict import read_state_file, strip_model_prefix
-from tests.support.model_requests import LABELS, ask
+from tests.support.model_requests import LABELS, request_model
 
 NAME = "resnet18"
 State = dict[str, Tensor]
@@ -36,7 +36,7 @@ def state() -> State:
 
 
 def load(folder: Path, name: str | None = NAME, **options: Any) -> Backbone:  # noqa: ANN401 - arguments of `ask`
-    return load_backbone(ask(name, folder, channel=folder, trained=False, **options))
+    return load_backbone(request_model(name, folder, channel=folder, trained=False, **options))
 
 
 def refusal(folder: Path, name: str | None = NAME) -> str:
@@ -177,7 +177,7 @@ def test_body_is_compared_before_the_head(tmp_path: Path) -> None:
 def test_reused_head_without_its_bias_is_refused(state: State, tmp_path: Path) -> None:
     save_file({key: value for key, value in state.items() if key != "fc.bias"}, tmp_path / "w.safetensors")
     assert "top layer of the weights is incomplete: fc.bias is missing" in refusal(tmp_path)
-    trained = load_backbone(ask(NAME, tmp_path, channel=tmp_path))
+    trained = load_backbone(request_model(NAME, tmp_path, channel=tmp_path))
     assert set(trained.weights.newly_initialized) == {"fc.weight", "fc.bias"}
     assert "replaced by a new one: fc.bias is missing" in trained.weights.warnings[0]
 

@@ -16,7 +16,7 @@ from torchvision.models import get_model, get_model_weights
 from finetune.models.backbone import Backbone
 from finetune.models.load import load_backbone, locate_source, source_classes
 from finetune.models.weights.matching import matching_models
-from tests.support.model_requests import LABELS, ask, logits_of
+from tests.support.model_requests import LABELS, logits_of, request_model
 
 NAME = "mobilenet_v3_small"
 BODY = "features.0.0.weight"
@@ -66,14 +66,14 @@ def pack(folder: Path, archive: Path) -> None:
 
 @pytest.mark.parametrize("form", ["model.tar.gz", "unpacked", "in a folder of the channel"])
 def test_artifact_of_an_earlier_job_is_loaded(form: str, tmp_path: Path) -> None:
-    earlier = load_backbone(ask(NAME, tmp_path, pretrained=False, image_size=48))
+    earlier = load_backbone(request_model(NAME, tmp_path, pretrained=False, image_size=48))
     channel = tmp_path / "channel"
     if form == "model.tar.gz":
         write_artifact(tmp_path / "model", earlier)
         pack(tmp_path / "model", channel / form)
     else:
         write_artifact(channel / "model" if "folder" in form else channel, earlier)
-    backbone = load_backbone(ask(None, tmp_path, channel=channel))
+    backbone = load_backbone(request_model(None, tmp_path, channel=channel))
     assert (backbone.name, backbone.expects) == (NAME, earlier.expects)
     assert torch.equal(logits_of(backbone), logits_of(earlier))
     assert (backbone.weights.kept_head, backbone.weights.labels) == (True, LABELS)
@@ -82,16 +82,16 @@ def test_artifact_of_an_earlier_job_is_loaded(form: str, tmp_path: Path) -> None
 
 
 def test_same_classes_in_another_order_reuse_their_rows(tmp_path: Path) -> None:
-    earlier = load_backbone(ask(NAME, tmp_path, pretrained=False))
+    earlier = load_backbone(request_model(NAME, tmp_path, pretrained=False))
     write_artifact(tmp_path / "channel", earlier, labels=("dog", "bird", "cat"))
-    backbone = load_backbone(ask(None, tmp_path, channel=tmp_path / "channel"))
+    backbone = load_backbone(request_model(None, tmp_path, channel=tmp_path / "channel"))
     assert torch.equal(logits_of(backbone), logits_of(earlier)[:, [1, 2, 0]])
 
 
 def test_other_classes_get_a_new_head(tmp_path: Path) -> None:
-    earlier = load_backbone(ask(NAME, tmp_path, pretrained=False))
+    earlier = load_backbone(request_model(NAME, tmp_path, pretrained=False))
     write_artifact(tmp_path / "channel", earlier, labels=("a", "b", "c"))
-    backbone = load_backbone(ask(None, tmp_path, channel=tmp_path / "channel"))
+    backbone = load_backbone(request_model(None, tmp_path, channel=tmp_path / "channel"))
     assert set(backbone.weights.newly_initialized) == {"classifier.3.weight", "classifier.3.bias"}
     assert set(backbone.weights.unused) == set(backbone.weights.newly_initialized)
     assert not backbone.weights.kept_head
@@ -99,12 +99,12 @@ def test_other_classes_get_a_new_head(tmp_path: Path) -> None:
 
 
 def test_classes_are_read_without_building_the_model(state: State, tmp_path: Path) -> None:
-    write_artifact(tmp_path / "channel", load_backbone(ask(NAME, tmp_path, pretrained=False)))
+    write_artifact(tmp_path / "channel", load_backbone(request_model(NAME, tmp_path, pretrained=False)))
     (tmp_path / "bare").mkdir()
     save_file(state, tmp_path / "bare" / f"{NAME}.safetensors")
 
     def classes(channel: Path | None = None, baked: Path | None = None) -> tuple[str, ...] | None:
-        request = ask(NAME, tmp_path, channel=channel, baked=baked)
+        request = request_model(NAME, tmp_path, channel=channel, baked=baked)
         return source_classes(request, locate_source(request))
 
     assert classes(channel=tmp_path / "channel") == LABELS
@@ -115,19 +115,19 @@ def test_classes_are_read_without_building_the_model(state: State, tmp_path: Pat
 
 def test_image_weights_with_other_classes_have_no_labels(state: State, tmp_path: Path) -> None:
     save_file(state, tmp_path / f"{NAME}.safetensors")
-    assert load_backbone(ask(NAME, tmp_path, baked=tmp_path)).weights.labels is None
+    assert load_backbone(request_model(NAME, tmp_path, baked=tmp_path)).weights.labels is None
 
 
 def test_duplicate_imagenet_names_are_distinguished(tmp_path: Path) -> None:
-    request = ask(NAME, tmp_path)
+    request = request_model(NAME, tmp_path)
     names = source_classes(request, locate_source(request)) or ()
     assert len(set(names)) == 1000
 
 
 def test_from_scratch_uses_the_architecture_without_weights(tmp_path: Path) -> None:
-    earlier = load_backbone(ask(NAME, tmp_path, pretrained=False, seed=7))
+    earlier = load_backbone(request_model(NAME, tmp_path, pretrained=False, seed=7))
     write_artifact(tmp_path / "channel", earlier)
-    backbone = load_backbone(ask(None, tmp_path, channel=tmp_path / "channel", pretrained=False))
+    backbone = load_backbone(request_model(None, tmp_path, channel=tmp_path / "channel", pretrained=False))
     assert (backbone.name, backbone.weights.source, backbone.weights.loaded) == (NAME, "random", ())
     assert not has_weights(backbone, earlier.module.state_dict())
 
@@ -141,7 +141,7 @@ def test_torch_state_dict_is_loaded(wrapper: str | None, suffix: str, state: Sta
     elif wrapper is not None:
         content = {wrapper: state, "epoch": 3}
     torch.save(content, tmp_path / f"weights{suffix}")
-    backbone = load_backbone(ask(NAME, tmp_path, channel=tmp_path))
+    backbone = load_backbone(request_model(NAME, tmp_path, channel=tmp_path))
     assert set(backbone.weights.loaded) == set(state)
     assert backbone.weights.kept_head
     assert has_weights(backbone, state, HEAD)
@@ -149,20 +149,20 @@ def test_torch_state_dict_is_loaded(wrapper: str | None, suffix: str, state: Sta
 
 def test_legacy_torch_file_is_loaded(state: State, tmp_path: Path) -> None:
     torch.save(state, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
-    assert has_weights(load_backbone(ask(NAME, tmp_path, channel=tmp_path)), state)
+    assert has_weights(load_backbone(request_model(NAME, tmp_path, channel=tmp_path)), state)
 
 
 def test_safetensors_file_in_an_archive_is_loaded(state: State, tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     save_file(state, tmp_path / "model" / "anything.safetensors")
     pack(tmp_path / "model", tmp_path / "channel" / "model.tar.gz")
-    assert has_weights(load_backbone(ask(NAME, tmp_path, channel=tmp_path / "channel")), state)
+    assert has_weights(load_backbone(request_model(NAME, tmp_path, channel=tmp_path / "channel")), state)
 
 
 @pytest.mark.parametrize("file", [f"{NAME}.safetensors", f"{NAME}-047dcff4.safetensors", "weights.safetensors"])
 def test_unnamed_model_is_inferred_from_file_name_or_tensors(file: str, state: State, tmp_path: Path) -> None:
     save_file(state, tmp_path / file)
-    assert load_backbone(ask(None, tmp_path, channel=tmp_path)).name == NAME
+    assert load_backbone(request_model(None, tmp_path, channel=tmp_path)).name == NAME
 
 
 @pytest.mark.parametrize("name", ["resnet18", "densenet121", "convnext_tiny", "efficientnet_b0"])
@@ -177,14 +177,14 @@ def test_legacy_tensor_names_are_renamed(tmp_path: Path) -> None:
     }
     assert any(".norm.1." in name for name in old)
     torch.save(old, tmp_path / "densenet121.pth")
-    assert load_backbone(ask(None, tmp_path, channel=tmp_path)).weights.unused == ()
+    assert load_backbone(request_model(None, tmp_path, channel=tmp_path)).weights.unused == ()
 
 
 def test_auxiliary_heads_may_be_missing_or_unused(tmp_path: Path) -> None:
-    whole = load_backbone(ask("googlenet", tmp_path, pretrained=False)).module.state_dict()
+    whole = load_backbone(request_model("googlenet", tmp_path, pretrained=False)).module.state_dict()
     without = {name: tensor for name, tensor in whole.items() if not name.startswith("aux")}
     save_file(without, tmp_path / "googlenet.safetensors")
-    weights = load_backbone(ask("googlenet", tmp_path, channel=tmp_path)).weights
+    weights = load_backbone(request_model("googlenet", tmp_path, channel=tmp_path)).weights
     assert set(weights.newly_initialized) == {name for name in whole if name.startswith("aux")}
     assert weights.kept_head
 
@@ -194,7 +194,7 @@ def test_image_weights_are_loaded(file_name: str, state: State, tmp_path: Path) 
     path = tmp_path / "baked" / file_name
     path.parent.mkdir(parents=True)
     (torch.save if path.suffix == ".pth" else save_file)(state, path)
-    backbone = load_backbone(ask(NAME, tmp_path, baked=tmp_path / "baked"))
+    backbone = load_backbone(request_model(NAME, tmp_path, baked=tmp_path / "baked"))
     assert has_weights(backbone, state)
     assert backbone.weights.source.startswith("weights in the image")
 
@@ -204,7 +204,7 @@ def test_channel_takes_precedence_over_image_weights(state: State, tmp_path: Pat
     for folder, weights in (("channel", state), ("baked", other)):
         (tmp_path / folder).mkdir()
         save_file(weights, tmp_path / folder / f"{NAME}.safetensors")
-    backbone = load_backbone(ask(NAME, tmp_path, channel=tmp_path / "channel", baked=tmp_path / "baked"))
+    backbone = load_backbone(request_model(NAME, tmp_path, channel=tmp_path / "channel", baked=tmp_path / "baked"))
     assert has_weights(backbone, state)
 
 
@@ -215,7 +215,7 @@ def test_torchvision_weights_are_downloaded(monkeypatch: pytest.MonkeyPatch, tmp
     cached.parent.mkdir(parents=True)
     thousand = state_of(classes=1000)
     torch.save(thousand, cached)
-    backbone = load_backbone(ask(NAME, tmp_path, baked=tmp_path))
+    backbone = load_backbone(request_model(NAME, tmp_path, baked=tmp_path))
     assert has_weights(backbone, thousand)
     assert backbone.weights.source == "hub (torchvision, IMAGENET1K_V1)"
     assert (backbone.weights.labels or ())[:2] == ("tench", "goldfish")
