@@ -60,7 +60,7 @@ def message_for(**raw: str) -> str:
 )
 def test_default_requests_of_other_algorithms_are_accepted(defaults: dict[str, str]) -> None:
     spec = parse_hyperparameters(defaults)
-    assert spec.optimisation.epochs == int(defaults["epochs"])
+    assert spec.optimization.epochs == int(defaults["epochs"])
 
 
 def test_no_alias_is_a_hyperparameter_name() -> None:
@@ -111,15 +111,15 @@ def test_conflicting_names_are_reported_together(raw: dict[str, str]) -> None:
 
 
 def test_same_value_under_two_names_is_accepted() -> None:
-    assert spec_of(mini_batch_size="64", batch_size="64.0").optimisation.batch_size == 64
+    assert spec_of(mini_batch_size="64", batch_size="64.0").optimization.batch_size == 64
 
 
 def test_translations_are_reported() -> None:
     raw = {"lr_scheduler_step": "10,20", "num_layers": "50", "image_shape": "3, 224, 224", "optimizer": "nesterov"}
     spec = spec_of(**raw, epochs="30")
-    assert spec.optimisation.lr_schedule == "step"
-    assert spec.optimisation.lr_step_epochs == (10, 20)
-    assert (spec.model.name, spec.data.image_size, spec.optimisation.optimizer) == ("resnet50", 224, "nag")
+    assert spec.optimization.lr_schedule == "step"
+    assert spec.optimization.lr_step_epochs == (10, 20)
+    assert (spec.model.name, spec.data.image_size, spec.optimization.optimizer) == ("resnet50", 224, "nag")
     assert spec.notes == (
         "lr_scheduler_step='10,20' is read as lr_step_epochs=10,20 and lr_schedule=step.",
         "num_layers='50' is read as model_name=resnet50.",
@@ -136,10 +136,10 @@ def test_random_seed_is_ignored_if_seed_is_set() -> None:
 
 
 def test_load_best_model_at_end_does_not_stop_early() -> None:
-    patience = spec_of(load_best_model_at_end="True", epochs="1000").optimisation.early_stopping_patience
+    patience = spec_of(load_best_model_at_end="True", epochs="1000").optimization.early_stopping_patience
     assert patience is not None
     assert patience > 1000
-    assert spec_of(load_best_model_at_end="False").optimisation.early_stopping_patience is None
+    assert spec_of(load_best_model_at_end="False").optimization.early_stopping_patience is None
 
 
 def test_reported_values_have_no_json_quotes() -> None:
@@ -163,7 +163,7 @@ def test_ignored_names_are_reported_with_reason() -> None:
     ],
 )
 def test_early_stopping_switch_overrides_patience(raw: dict[str, str], patience: int | None) -> None:
-    assert parse_hyperparameters(raw).optimisation.early_stopping_patience == patience
+    assert parse_hyperparameters(raw).optimization.early_stopping_patience == patience
 
 
 def test_overridden_patience_is_reported() -> None:
@@ -205,8 +205,8 @@ def test_invalid_value_of_alias_is_reported_under_alias() -> None:
         ({"num_layers": "50.0"}, "model", "name", "resnet50"),
         ({"use_pretrained_model": "0.0"}, "strategy", "name", "from_scratch"),
         ({"use_pretrained_model": '"1.0"'}, "strategy", "name", "full"),
-        ({"lr_scheduler_step": '["10","20"]'}, "optimisation", "lr_step_epochs", (10, 20)),
-        ({"lr_scheduler_step": "[10.0, 20.0]"}, "optimisation", "lr_step_epochs", (10, 20)),
+        ({"lr_scheduler_step": '["10","20"]'}, "optimization", "lr_step_epochs", (10, 20)),
+        ({"lr_scheduler_step": "[10.0, 20.0]"}, "optimization", "lr_step_epochs", (10, 20)),
         ({"class_names": "['ash', 'birch']"}, "data", "class_names", ("ash", "birch")),
         ({"attribute_names": "('source-ref', 'class')"}, "data", "attribute_names", ("source-ref", "class")),
         ({"epochs": "5.0", "multi_label": "1.0"}, "data", "multi_label", True),

@@ -53,7 +53,7 @@ def other_value(name: str) -> str:
 
 
 def test_names_may_contain_dashes() -> None:
-    assert parse_hyperparameters({"batch-size": "7"}).optimisation.batch_size == 7
+    assert parse_hyperparameters({"batch-size": "7"}).optimization.batch_size == 7
 
 
 def test_names_added_by_clients_are_accepted() -> None:

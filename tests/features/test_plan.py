@@ -16,7 +16,7 @@ from tests.support.tiny import TinyBackbone
 def cache_plan(**hyperparameters: str) -> CachePlan:
     spec, backbone = parse_hyperparameters({"epochs": "6", **hyperparameters}), TinyBackbone()
     names = tuple(group.name for group in backbone.layer_groups())
-    plan = make_plan(spec.strategy, spec.optimisation, ModelStructure(names, "image-classification", new_head=True))
+    plan = make_plan(spec.strategy, spec.optimization, ModelStructure(names, "image-classification", new_head=True))
     return CachePlan(backbone, plan, spec, choose_numerics("fp32", torch.device("cpu")))
 
 

@@ -24,7 +24,7 @@ def phase_inputs(folder: Path, name: str, **hyperparameters: str) -> tuple[Phase
     backbone = load_backbone(request_model(name, folder, pretrained=False))
     spec = request(**hyperparameters)
     names = tuple(group.name for group in backbone.layer_groups())
-    plan = make_plan(spec.strategy, spec.optimisation, ModelStructure(names, "image-classification", True))
+    plan = make_plan(spec.strategy, spec.optimization, ModelStructure(names, "image-classification", True))
     train, validation = (
         tiny_batches(TinyReader(9), training=True),
         tiny_batches(TinyReader(9, "validation"), training=False),

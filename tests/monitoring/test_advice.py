@@ -50,24 +50,24 @@ def make_job(strategy: str, **hyperparameters: str) -> Job:
     spec = parse_hyperparameters({"strategy": strategy, "task": "image-classification", **hyperparameters})
     images = spec.data.task == "image-classification"
     structure = ModelStructure(GROUPS, "image-classification" if images else "text-classification", new_head=True)
-    plan = make_plan(spec.strategy, spec.optimisation, structure)
-    learning_rates = spec.optimisation.learning_rate, spec.optimisation.head_learning_rate
+    plan = make_plan(spec.strategy, spec.optimization, structure)
+    learning_rates = spec.optimization.learning_rate, spec.optimization.head_learning_rate
     setup = Setup(
         strategy=strategy,
-        epochs=spec.optimisation.epochs,
-        learning_rates=learning_rates_in_effect(spec.strategy, spec.optimisation, structure),
+        epochs=spec.optimization.epochs,
+        learning_rates=learning_rates_in_effect(spec.strategy, spec.optimization, structure),
         learning_rates_set=learning_rates != (None, None),
-        trains_all_layers=set(plan.phase(spec.optimisation.epochs - 1).trainable) == set(GROUPS),
+        trains_all_layers=set(plan.phase(spec.optimization.epochs - 1).trainable) == set(GROUPS),
         is_image_task=images,
         multi_label=spec.data.multi_label,
         has_validation=spec.data.validation_fraction > 0,
         augmentation=spec.data.augmentation if images and strategy in {"full", "from_scratch"} else "none",
         has_dropout=True,
-        patience=spec.optimisation.early_stopping_patience,
-        has_class_weights=spec.optimisation.class_weights == "balanced",
-        clip_norm=spec.optimisation.gradient_clip_norm,
-        weight_decay=spec.optimisation.weight_decay,
-        batch_size=spec.optimisation.batch_size,
+        patience=spec.optimization.early_stopping_patience,
+        has_class_weights=spec.optimization.class_weights == "balanced",
+        clip_norm=spec.optimization.gradient_clip_norm,
+        weight_decay=spec.optimization.weight_decay,
+        batch_size=spec.optimization.batch_size,
         max_length=None if images else 512,
     )
     return Job({"strategy": strategy, **hyperparameters}, spec, setup)

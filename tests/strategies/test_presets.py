@@ -18,7 +18,7 @@ GROUPS = ("stem", "layer1", "layer2", "layer3", "head")
 def plan_of(new_head: bool = True, **hyperparameters: str) -> Plan:
     spec = parse_hyperparameters(hyperparameters)
     return make_plan(
-        spec.strategy, spec.optimisation, ModelStructure(GROUPS, "image-classification", new_head=new_head)
+        spec.strategy, spec.optimization, ModelStructure(GROUPS, "image-classification", new_head=new_head)
     )
 
 
@@ -61,7 +61,7 @@ def test_gradual_with_few_epochs_unfreezes_several_groups_at_once() -> None:
 def test_default_lr_of_pretrained_layers_is_10_to_100_times_below_the_head() -> None:
     for task in ("image-classification", "text-classification"):
         for optimizer in ("adamw", "sgd", "nag", "rmsprop", "adam"):
-            defaults = default_learning_rates(task, spec_of(optimizer=optimizer).optimisation)
+            defaults = default_learning_rates(task, spec_of(optimizer=optimizer).optimization)
             assert 10 <= defaults.head / defaults.pretrained <= 100
 
 

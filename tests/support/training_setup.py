@@ -68,9 +68,9 @@ class TinyTraining:
         self.backbone = TinyBackbone(dropout=self.dropout)
         names = tuple(group.name for group in self.backbone.layer_groups())
         plan = make_plan(
-            self.spec.strategy, self.spec.optimisation, ModelStructure(names, "image-classification", True)
+            self.spec.strategy, self.spec.optimization, ModelStructure(names, "image-classification", True)
         )
-        size = self.spec.optimisation.batch_size
+        size = self.spec.optimization.batch_size
         self.batches = tiny_batches(
             TinyReader(self.records), training=True, batch_size=size, seed=self.spec.run.seed, workers=self.workers
         )

@@ -24,7 +24,7 @@ def build_model() -> nn.Module:
 
 def build(module: nn.Module, name: str) -> Optimizer:
     names = tuple(name for name, _ in module.named_parameters())
-    spec = parse_hyperparameters({"optimizer": name}).optimisation
+    spec = parse_hyperparameters({"optimizer": name}).optimization
     return build_optimizer(module, [ParameterGroup("all", names, 0.01, 0.1)], spec)
 
 

@@ -228,4 +228,4 @@ def _missing_channel_faults(channels: Mapping[str, CheckedChannel], spec: JobSpe
 
 def _early_stopping_lacks_validation(channels: Mapping[str, CheckedChannel], spec: JobSpec) -> bool:
     held_out = "validation" in channels or spec.data.validation_fraction > 0
-    return spec.optimisation.early_stopping_patience is not None and spec.strategy.name != "evaluate" and not held_out
+    return spec.optimization.early_stopping_patience is not None and spec.strategy.name != "evaluate" and not held_out

@@ -158,7 +158,7 @@ def _default_momentum() -> str:
     )
 
 
-class OptimisationSpec(Section):
+class OptimizationSpec(Section):
     """Optimization: epochs, batches, optimizer and learning rate schedule."""
 
     epochs: int = Field(10, ge=1, le=100_000, description="Number of epochs.")
@@ -340,7 +340,7 @@ SECTIONS: tuple[type[Section], ...] = (
     DataSpec,
     ModelSpec,
     StrategySpec,
-    OptimisationSpec,
+    OptimizationSpec,
     RunSpec,
     CheckpointSpec,
     FeatureSpec,
@@ -356,7 +356,7 @@ class JobSpec:
         data: which records are used, and how they are preprocessed.
         model: pretrained model and its head.
         strategy: trainable layers and their relative learning rates.
-        optimisation: optimizer, learning rates and schedule.
+        optimization: optimizer, learning rates and schedule.
         run: execution and reported metrics.
         checkpoint: saving and resuming.
         features: caching of frozen layer outputs.
@@ -369,7 +369,7 @@ class JobSpec:
     data: DataSpec
     model: ModelSpec
     strategy: StrategySpec
-    optimisation: OptimisationSpec
+    optimization: OptimizationSpec
     run: RunSpec
     checkpoint: CheckpointSpec
     features: FeatureSpec

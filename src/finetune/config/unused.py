@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Generic, TypeVar
 
-from finetune.config.hyperparameters import CheckpointSpec, FeatureSpec, JobSpec, OptimisationSpec, Section, Task
+from finetune.config.hyperparameters import CheckpointSpec, FeatureSpec, JobSpec, OptimizationSpec, Section, Task
 from finetune.config.optimizers import OPTIMIZERS, join_names, optimizers_using
 from finetune.config.rules import parse_rules
 
@@ -59,15 +59,15 @@ def _names_in(section: type[Section], *others: str) -> tuple[str, ...]:
 
 
 def _optimizer_ignores(name: str, spec: JobSpec) -> bool:
-    return name not in OPTIMIZERS[spec.optimisation.optimizer].uses
+    return name not in OPTIMIZERS[spec.optimization.optimizer].uses
 
 
 def _all_lr_steps_too_late(spec: JobSpec) -> bool:
-    return spec.optimisation.lr_step_epochs[:1] >= (spec.optimisation.epochs,)
+    return spec.optimization.lr_step_epochs[:1] >= (spec.optimization.epochs,)
 
 
 def _only_head_lr_applies(spec: JobSpec) -> bool:
-    return spec.strategy.name == "feature_extraction" and spec.optimisation.head_learning_rate is not None
+    return spec.strategy.name == "feature_extraction" and spec.optimization.head_learning_rate is not None
 
 
 _IMAGE_HYPERPARAMETERS = ("image_size", "augmentation", "augmentation_views", "image_column")
@@ -78,7 +78,7 @@ _TEXTS_ONLY = "it applies to texts, and the task is image-classification"
 UNUSED_IN_SPEC: tuple[UnusedRule[JobSpec], ...] = (
     UnusedRule(
         (
-            *_names_in(OptimisationSpec, "batch_size"),
+            *_names_in(OptimizationSpec, "batch_size"),
             *("dropout", "unfrozen_groups", "layer_decay", "augmentation", "validation_fraction", "shuffle_buffer"),
             *_names_in(FeatureSpec),
             *_names_in(CheckpointSpec),
@@ -90,11 +90,11 @@ UNUSED_IN_SPEC: tuple[UnusedRule[JobSpec], ...] = (
     UnusedRule(("unfrozen_groups",), lambda spec: spec.strategy.name != "partial", "only strategy='partial' uses it"),
     UnusedRule(("layer_decay",), lambda spec: spec.strategy.name == "feature_extraction", "only the head is trained"),
     UnusedRule(("learning_rate",), _only_head_lr_applies, "only the head is trained, and head_learning_rate is set"),
-    UnusedRule(("lr_step_epochs",), lambda spec: spec.optimisation.lr_schedule != "step", "lr_schedule is not 'step'"),
+    UnusedRule(("lr_step_epochs",), lambda spec: spec.optimization.lr_schedule != "step", "lr_schedule is not 'step'"),
     UnusedRule(("lr_step_epochs",), _all_lr_steps_too_late, "the job ends before or at the first of them"),
     UnusedRule(
         ("lr_factor",),
-        lambda spec: spec.optimisation.lr_schedule not in {"step", "exponential"},
+        lambda spec: spec.optimization.lr_schedule not in {"step", "exponential"},
         "lr_schedule is neither 'step' nor 'exponential'",
     ),
     *(
@@ -103,7 +103,7 @@ UNUSED_IN_SPEC: tuple[UnusedRule[JobSpec], ...] = (
     ),
     UnusedRule(
         ("early_stopping_min_delta", "early_stopping_min_epochs"),
-        lambda spec: spec.optimisation.early_stopping_patience is None,
+        lambda spec: spec.optimization.early_stopping_patience is None,
         "early_stopping_patience is not set",
     ),
     UnusedRule(_IMAGE_HYPERPARAMETERS, lambda spec: spec.data.task == "text-classification", _IMAGES_ONLY),

@@ -36,12 +36,12 @@ def _distinct(*names: str | None) -> bool:
 CONTRADICTIONS = (
     Contradiction(
         frozenset({"lr_schedule", "lr_step_epochs"}),
-        lambda spec: spec.optimisation.lr_schedule == "step" and not spec.optimisation.lr_step_epochs,
+        lambda spec: spec.optimization.lr_schedule == "step" and not spec.optimization.lr_step_epochs,
         "lr_schedule='step' needs lr_step_epochs, the epochs after which the learning rate is reduced, such as 10,20.",
     ),
     Contradiction(
         frozenset({"lr_step_epochs"}),
-        lambda spec: not _ascending(spec.optimisation.lr_step_epochs),
+        lambda spec: not _ascending(spec.optimization.lr_step_epochs),
         "lr_step_epochs must be above 0 and ascending, such as 10,20.",
     ),
     Contradiction(

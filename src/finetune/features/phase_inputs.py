@@ -137,7 +137,7 @@ class CachedInputProvider:
 
     def _split_phase(self, phase: Phase, train: BatchSource, validation: BatchSource | None) -> None:
         plan, extractor = self._plan, self._build_extractor()
-        views = min(plan.views, plan.spec.optimisation.epochs)
+        views = min(plan.views, plan.spec.optimization.epochs)
         # The records of a validation pipe are not counted in advance: assume as many as for training.
         train_count = _count(train)
         validation_count = 0 if validation is None else _count(validation) or train_count
@@ -176,7 +176,7 @@ class CachedInputProvider:
             return False
         parameters = dict(backbone.module.named_parameters())
         weights = sum(parameters[name].numel() for name in groups[-1].parameters)
-        return weights * spec.optimisation.batch_size <= _SINGLE_THREAD_MAX_MACS
+        return weights * spec.optimization.batch_size <= _SINGLE_THREAD_MAX_MACS
 
     def save(self) -> None:
         """Save the cached features for later jobs on this machine."""

@@ -51,13 +51,13 @@ class CachePlan:
         if spec.data.augmentation == "none" or not isinstance(self.backbone.expects, ImageInput):
             return 1
         if spec.features.cache == "off":
-            return spec.optimisation.epochs
+            return spec.optimization.epochs
         return spec.features.views or 1
 
     def epochs(self, phase: Phase) -> int:
         """Return the number of epochs of a phase."""
         later_starts = [later.first_epoch for later in self.plan.phases if later.first_epoch > phase.first_epoch]
-        return min(later_starts, default=self.spec.optimisation.epochs) - phase.first_epoch
+        return min(later_starts, default=self.spec.optimization.epochs) - phase.first_epoch
 
     def reuses_features(self, phase: Phase) -> bool:
         """Return whether features of training records are used more than once within the phase."""

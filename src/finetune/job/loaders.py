@@ -112,7 +112,7 @@ def build_loaders(inputs: Inputs, backbone: Backbone, spec: JobSpec, device: tor
 
     def options(*, training: bool) -> BatchOptions:
         return BatchOptions(
-            batch_size=spec.optimisation.batch_size * (1 if training else _EVALUATION_FACTOR),
+            batch_size=spec.optimization.batch_size * (1 if training else _EVALUATION_FACTOR),
             seed=spec.run.seed,
             shuffle=training,
             augment=training and spec.data.augmentation != "none",

@@ -280,7 +280,7 @@ def _effective(spec: JobSpec) -> dict[str, object]:
         spec.data,
         spec.model,
         spec.strategy,
-        spec.optimisation,
+        spec.optimization,
         spec.run,
         spec.checkpoint,
         spec.features,
@@ -296,8 +296,8 @@ def _facts(job: PreparedJob) -> dict[str, str]:
         "network": f"{job.backbone.name}, {expected_input(job.backbone)}",
         "weights": weights.summary,
         "strategy": spec.strategy.name,
-        "optimizer": f"{spec.optimisation.optimizer}, {spec.optimisation.lr_schedule} schedule",
-        "batch": f"{spec.optimisation.batch_size} x {spec.optimisation.gradient_accumulation_steps}",
+        "optimizer": f"{spec.optimization.optimizer}, {spec.optimization.lr_schedule} schedule",
+        "batch": f"{spec.optimization.batch_size} x {spec.optimization.gradient_accumulation_steps}",
         "device": f"{job.numerics.device}, {job.numerics.name}",
         "validation": "split off train"
         if job.inputs.split

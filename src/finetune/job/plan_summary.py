@@ -125,17 +125,17 @@ def _run_lines(job: PreparedJob) -> list[str]:
     device = device_lines(job.numerics.device, arithmetic)
     if train is None or spec.strategy.name == "evaluate":
         return [*device, "steps     none: the model is evaluated without training"]
-    optimisation = spec.optimisation
-    per_epoch = steps_per_epoch(train.batches_per_epoch or 0, optimisation.gradient_accumulation_steps)
-    batch = f"{optimisation.batch_size}"
-    if optimisation.gradient_accumulation_steps > 1:
-        batch += f" x {optimisation.gradient_accumulation_steps}"
-    total = f"{optimisation.epochs * per_epoch:,}: {optimisation.epochs} epochs of {per_epoch:,}"
+    optimization = spec.optimization
+    per_epoch = steps_per_epoch(train.batches_per_epoch or 0, optimization.gradient_accumulation_steps)
+    batch = f"{optimization.batch_size}"
+    if optimization.gradient_accumulation_steps > 1:
+        batch += f" x {optimization.gradient_accumulation_steps}"
+    total = f"{optimization.epochs * per_epoch:,}: {optimization.epochs} epochs of {per_epoch:,}"
     if not per_epoch:
-        total = f"unknown: {optimisation.epochs} epochs of a stream"
+        total = f"unknown: {optimization.epochs} epochs of a stream"
     return [
         *device,
-        f"steps     {total}, {batch} records each; {optimisation.optimizer}, {optimisation.lr_schedule} schedule",
+        f"steps     {total}, {batch} records each; {optimization.optimizer}, {optimization.lr_schedule} schedule",
     ]
 
 

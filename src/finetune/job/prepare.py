@@ -119,7 +119,7 @@ def prepare(request: Request, interruption: Interruption, scratch: Path) -> Prep
         numerics, backbone.module, spec.run.precision, lambda: _has_padding_only_columns(backbone)
     )
     move_to_device(backbone, numerics)
-    plan = make_plan(spec.strategy, spec.optimisation, structure_of(backbone, task))
+    plan = make_plan(spec.strategy, spec.optimization, structure_of(backbone, task))
     loaders = build_loaders(inputs, backbone, spec, device)
     cache_plan = CachePlan(backbone, plan, spec, numerics)
     return PreparedJob(

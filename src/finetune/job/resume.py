@@ -133,7 +133,7 @@ def specification_of(
     """Everything that determines the bits of the result, except hardware: request, records, model, weights."""
     fields: dict[str, object] = {}
     frozen = frozen_names(backbone, plan.ever_trainable)
-    for section in (spec.data, spec.optimisation, spec.run):
+    for section in (spec.data, spec.optimization, spec.run):
         fields |= section.model_dump()
     fields |= {
         "strategy": spec.strategy.name,

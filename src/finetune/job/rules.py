@@ -30,14 +30,14 @@ _LEARNED_SHARE = 0.25
 def setup_of(job: PreparedJob) -> Setup:
     """The hyperparameters in effect and properties of the job, as input of the rules."""
     spec, inputs, expects = job.spec, job.inputs, job.backbone.expects
-    optimisation, images = spec.optimisation, isinstance(expects, ImageInput)
-    last = job.plan.phase(optimisation.epochs - 1)
+    optimization, images = spec.optimization, isinstance(expects, ImageInput)
+    last = job.plan.phase(optimization.epochs - 1)
     varies = images and any(job.cache_plan.augments(phase) for phase in job.plan.phases if phase.trainable)
     return Setup(
         strategy=spec.strategy.name,
-        epochs=optimisation.epochs,
-        learning_rates=learning_rates_in_effect(spec.strategy, optimisation, structure_of(job.backbone, inputs.task)),
-        learning_rates_set=optimisation.learning_rate is not None or optimisation.head_learning_rate is not None,
+        epochs=optimization.epochs,
+        learning_rates=learning_rates_in_effect(spec.strategy, optimization, structure_of(job.backbone, inputs.task)),
+        learning_rates_set=optimization.learning_rate is not None or optimization.head_learning_rate is not None,
         trains_all_layers=set(last.trainable) == set(job.plan.groups),
         is_image_task=images,
         multi_label=inputs.labels.multi_label,
@@ -45,11 +45,11 @@ def setup_of(job: PreparedJob) -> Setup:
         is_piped="train" in inputs.streams,
         augmentation=spec.data.augmentation if varies else "none",
         has_dropout=_has_dropout(job.backbone.module),
-        patience=optimisation.early_stopping_patience,
-        has_class_weights=optimisation.class_weights == "balanced",
-        clip_norm=optimisation.gradient_clip_norm,
-        weight_decay=optimisation.weight_decay,
-        batch_size=optimisation.batch_size,
+        patience=optimization.early_stopping_patience,
+        has_class_weights=optimization.class_weights == "balanced",
+        clip_norm=optimization.gradient_clip_norm,
+        weight_decay=optimization.weight_decay,
+        batch_size=optimization.batch_size,
         workers=spec.run.workers,
         precision=job.numerics.name,
         max_length=None if isinstance(expects, ImageInput) else expects.max_length,

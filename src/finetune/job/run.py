@@ -73,7 +73,7 @@ def run_job(request: Request, interruption: Interruption) -> None:
             logger.info(_NOTHING_TO_EXPORT)
         except torch.OutOfMemoryError as error:
             raise UserError(
-                f"The device ran out of memory with batch_size={request.spec.optimisation.batch_size}: halve it, and"
+                f"The device ran out of memory with batch_size={request.spec.optimization.batch_size}: halve it, and"
                 " double gradient_accumulation_steps to keep the number of records per step."
             ) from error
         except torch.AcceleratorError as error:

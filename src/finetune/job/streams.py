@@ -148,9 +148,9 @@ def _numbered_classes(spec: JobSpec) -> LabelMap | None:
 
 def _needs_counts(spec: JobSpec) -> bool:
     """Whether the job depends on the number of records, or of records per class, and it is not given."""
-    optimisation = spec.optimisation
-    by_total = optimisation.lr_schedule != "constant" or optimisation.warmup_fraction > 0
-    return optimisation.class_weights == "balanced" or (by_total and spec.data.num_training_samples is None)
+    optimization = spec.optimization
+    by_total = optimization.lr_schedule != "constant" or optimization.warmup_fraction > 0
+    return optimization.class_weights == "balanced" or (by_total and spec.data.num_training_samples is None)
 
 
 def _labels(scan: FirstPassScan, source: StreamSource, spec: JobSpec) -> LabelMap:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from finetune.config.hyperparameters import OptimisationSpec, StrategySpec, Task
+from finetune.config.hyperparameters import OptimizationSpec, StrategySpec, Task
 from finetune.config.optimizers import OPTIMIZERS, LearningRateFamily
 from finetune.errors import UserError
 from finetune.strategies.plan import Phase, Plan
@@ -43,9 +43,9 @@ HEAD_LEARNING_RATE_RATIO = 10.0
 """Ratio of a new head's learning rate to `learning_rate`, if `head_learning_rate` is not set."""
 
 
-def default_learning_rates(task: Task, optimisation: OptimisationSpec) -> DefaultLearningRates:
+def default_learning_rates(task: Task, optimization: OptimizationSpec) -> DefaultLearningRates:
     """Return the default learning rates for a task and the family of the optimizer."""
-    return _DEFAULT_LEARNING_RATES[OPTIMIZERS[optimisation.optimizer].learning_rates][task]
+    return _DEFAULT_LEARNING_RATES[OPTIMIZERS[optimization.optimizer].learning_rates][task]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,15 +63,15 @@ class ModelStructure:
     new_head: bool
 
 
-def make_plan(strategy: StrategySpec, optimisation: OptimisationSpec, model: ModelStructure) -> Plan:
+def make_plan(strategy: StrategySpec, optimization: OptimizationSpec, model: ModelStructure) -> Plan:
     """Convert a strategy to phases and learning rates for the layer groups of a model.
 
     Raises:
         UserError: `unfrozen_groups` exceeds the number of groups below the head.
     """
     *body, head = model.groups
-    phases = _phases(strategy, optimisation.epochs, tuple(body), head)
-    body_lr, head_lr = _learning_rates(strategy, optimisation, model)
+    phases = _phases(strategy, optimization.epochs, tuple(body), head)
+    body_lr, head_lr = _learning_rates(strategy, optimization, model)
     learning_rates = {}
     for distance, name in enumerate(reversed(model.groups)):
         learning_rates[name] = head_lr if name == head else body_lr * strategy.layer_decay**distance
@@ -80,13 +80,13 @@ def make_plan(strategy: StrategySpec, optimisation: OptimisationSpec, model: Mod
 
 
 def learning_rates_in_effect(
-    strategy: StrategySpec, optimisation: OptimisationSpec, model: ModelStructure
+    strategy: StrategySpec, optimization: OptimizationSpec, model: ModelStructure
 ) -> tuple[tuple[str, float], ...]:
     """Return the hyperparameters that determine the learning rates, with their values, including defaults."""
     if strategy.name == "evaluate":
         return ()
-    body, head = _learning_rates(strategy, optimisation, model)
-    has_head_lr = optimisation.head_learning_rate is not None
+    body, head = _learning_rates(strategy, optimization, model)
+    has_head_lr = optimization.head_learning_rate is not None
     if strategy.name == "feature_extraction":
         return (("head_learning_rate" if has_head_lr else "learning_rate", head),)
     return (("learning_rate", body), *((("head_learning_rate", head),) if has_head_lr else ()))
@@ -123,11 +123,11 @@ def _gradual_phases(epochs: int, body: tuple[str, ...], head: str) -> tuple[Phas
 
 
 def _learning_rates(
-    strategy: StrategySpec, optimisation: OptimisationSpec, model: ModelStructure
+    strategy: StrategySpec, optimization: OptimizationSpec, model: ModelStructure
 ) -> tuple[float, float]:
     """Return the learning rate of the layers below the head, before layer decay, and that of the head."""
-    defaults = default_learning_rates(model.task, optimisation)
-    learning_rate = optimisation.learning_rate
+    defaults = default_learning_rates(model.task, optimization)
+    learning_rate = optimization.learning_rate
     if strategy.name == "from_scratch":
         body = defaults.scratch if learning_rate is None else learning_rate
         head = body
@@ -139,6 +139,6 @@ def _learning_rates(
         head = body
         if model.new_head:
             head = defaults.head if learning_rate is None else HEAD_LEARNING_RATE_RATIO * learning_rate
-    if optimisation.head_learning_rate is not None:
-        head = optimisation.head_learning_rate
+    if optimization.head_learning_rate is not None:
+        head = optimization.head_learning_rate
     return body, head

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch.amp.grad_scaler import GradScaler
 
-from finetune.config.hyperparameters import JobSpec, OptimisationSpec
+from finetune.config.hyperparameters import JobSpec, OptimizationSpec
 from finetune.config.rules import parse_rules
 from finetune.data.loading.batches import BatchSource
 from finetune.errors import UserError
@@ -57,19 +57,19 @@ def build_training(  # noqa: PLR0913  # by keyword
     Raises:
         UserError: The batch size is 1 but the model trains batch normalization.
     """
-    optimisation = spec.optimisation
-    _refuse_single_records(optimisation, backbone, plan)
+    optimization = spec.optimization
+    _refuse_single_records(optimization, backbone, plan)
     return Training(
         stepper=_build_step(spec, backbone, plan, inputs.records, numerics, setup),
         plan=plan,
-        schedule=build_schedule(optimisation, inputs.records.batches_per_epoch or 0),
+        schedule=build_schedule(optimization, inputs.records.batches_per_epoch or 0),
         inputs=inputs,
-        epochs=optimisation.epochs,
-        accumulation=optimisation.gradient_accumulation_steps,
+        epochs=optimization.epochs,
+        accumulation=optimization.gradient_accumulation_steps,
         stopping=EarlyStopping(
-            optimisation.early_stopping_patience,
-            optimisation.early_stopping_min_delta,
-            optimisation.early_stopping_min_epochs,
+            optimization.early_stopping_patience,
+            optimization.early_stopping_min_delta,
+            optimization.early_stopping_min_epochs,
         ),
         evaluate=evaluate,
         interrupted=interrupted,
@@ -106,22 +106,22 @@ def build_state(
 def _build_step(
     spec: JobSpec, backbone: Backbone, plan: Plan, records: BatchSource, numerics: Numerics, setup: Setup
 ) -> TrainStep:
-    optimisation, classes = spec.optimisation, len(records.label_map)
-    groups = parameter_groups(backbone, plan, optimisation.weight_decay)
-    optimizer = build_optimizer(backbone.module, groups, optimisation)
+    optimization, classes = spec.optimization, len(records.label_map)
+    groups = parameter_groups(backbone, plan, optimization.weight_decay)
+    optimizer = build_optimizer(backbone.module, groups, optimization)
     probe: Probe = NoProbe()
     if rules := _observable_rules(spec):
         watch = TensorWatch(backbone.module, optimizer, rules, scaled=numerics.scaled, classes=classes, setup=setup)
         probe = GuardedProbe(watch)
-    class_weights = _class_weights(optimisation, records, numerics)
+    class_weights = _class_weights(optimization, records, numerics)
     return TrainStep(
         backbone=backbone,
         optimizer=optimizer,
         scaler=GradScaler(numerics.device.type, enabled=numerics.scaled),
-        loss=Loss(records.label_map.multi_label, optimisation.label_smoothing, class_weights),
+        loss=Loss(records.label_map.multi_label, optimization.label_smoothing, class_weights),
         numerics=numerics,
         seed=spec.run.seed,
-        clip_norm=optimisation.gradient_clip_norm,
+        clip_norm=optimization.gradient_clip_norm,
         timing=Timing(numerics.device),
         probe=probe,
     )
@@ -133,29 +133,29 @@ def _observable_rules(spec: JobSpec) -> Rules:
     return {name: rule for name, rule in rules.items() if name not in ACTIVATION_RULES or not spec.run.compile}
 
 
-def build_schedule(optimisation: OptimisationSpec, batches: int) -> Schedule:
+def build_schedule(optimization: OptimizationSpec, batches: int) -> Schedule:
     """Build the learning rate schedule for epochs of `batches` batches."""
-    per_epoch = steps_per_epoch(batches, optimisation.gradient_accumulation_steps)
-    total = optimisation.epochs * per_epoch
+    per_epoch = steps_per_epoch(batches, optimization.gradient_accumulation_steps)
+    total = optimization.epochs * per_epoch
     return Schedule(
-        name=optimisation.lr_schedule,
+        name=optimization.lr_schedule,
         total_steps=total,
         steps_per_epoch=per_epoch,
-        warmup_steps=round(optimisation.warmup_fraction * total),
-        milestones=optimisation.lr_step_epochs,
-        factor=optimisation.lr_factor,
+        warmup_steps=round(optimization.warmup_fraction * total),
+        milestones=optimization.lr_step_epochs,
+        factor=optimization.lr_factor,
     )
 
 
-def _class_weights(optimisation: OptimisationSpec, batches: BatchSource, numerics: Numerics) -> torch.Tensor | None:
-    if optimisation.class_weights == "none":
+def _class_weights(optimization: OptimizationSpec, batches: BatchSource, numerics: Numerics) -> torch.Tensor | None:
+    if optimization.class_weights == "none":
         return None
     targets = batches.targets()
     return None if targets is None else balanced_class_weights(targets, len(batches.label_map)).to(numerics.device)
 
 
-def _refuse_single_records(optimisation: OptimisationSpec, backbone: Backbone, plan: Plan) -> None:
-    if optimisation.batch_size > 1:
+def _refuse_single_records(optimization: OptimizationSpec, backbone: Backbone, plan: Plan) -> None:
+    if optimization.batch_size > 1:
         return
     apply_trainable(backbone, plan.phases[-1].trainable)
     if trains_batch_norm(backbone.module):

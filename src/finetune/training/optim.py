@@ -11,12 +11,12 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from finetune.config.hyperparameters import OptimisationSpec, ScheduleName
+from finetune.config.hyperparameters import OptimizationSpec, ScheduleName
 from finetune.config.optimizers import OPTIMIZERS
 from finetune.strategies.param_groups import ParameterGroup
 
 
-def build_optimizer(module: nn.Module, groups: Sequence[ParameterGroup], spec: OptimisationSpec) -> Optimizer:
+def build_optimizer(module: nn.Module, groups: Sequence[ParameterGroup], spec: OptimizationSpec) -> Optimizer:
     """Build an optimizer whose groups carry their name and, as `peak_lr`, the learning rate to be scheduled.
 
     Adam uses the fused kernel, which takes a third of the time of separate operations on a CPU too. The fused SGD
