@@ -23,6 +23,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "config": set(),
     "sagemaker": {"runtime.atomic_files"},
     "runtime": {"config", "sagemaker.failure"},
+    "distributed": {"runtime"},
     "checkpoint": {"runtime"},
     "monitoring": {"config", "runtime"},
     "data": {"config", "runtime"},
