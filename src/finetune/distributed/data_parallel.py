@@ -1,0 +1,173 @@
+"""Data parallelism over virtual devices: an optimizer step has the same bits for any number of processes."""
+# Without `from __future__ import annotations`: DistributedDataParallel compares the annotations of communication hooks.
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.distributed import GradBucket  # type: ignore[attr-defined]  # not in torch's stub
+from torch.nn.parallel import DistributedDataParallel
+
+from finetune.distributed.fixed_order import Block, FixedOrderSum, all_reduce_in_fixed_order
+from finetune.distributed.virtual_devices import shards_of_rank
+from finetune.distributed.world import World
+
+Result = TypeVar("Result")
+Forward = Callable[[Mapping[str, Tensor]], Result]
+PassContext = Callable[[bool], AbstractContextManager[None]]
+"""Takes whether a pass is the last one of its shard; returns the context of its forward and backward passes."""
+
+
+class DataParallel(Generic[Result]):
+    """Computes the shards of this process in order, and sums gradients and statistics over the shards of all processes.
+
+    Each shard starts from the running statistics that batch normalization layers had before the step; the new
+    statistics are the mean over the shards with records. The gradients of a process's last shard are exchanged during
+    its last backward pass, bucket by bucket, by a communication hook of DistributedDataParallel, unless the last shard
+    of some process has no records.
+
+    Attributes:
+        forward: Runs a forward pass within a step.
+        shards: The shards of this process.
+    """
+
+    def __init__(self, module: nn.Module, forward: Forward[Result], virtual_devices: int, world: World) -> None:
+        """Initialize for the parameters of the model that require gradients and the layers in training mode now.
+
+        Args:
+            module: The model.
+            forward: Runs the model, or its trainable part.
+            virtual_devices: Number of shards per step; at least the number of processes.
+            world: The processes; each of them creates the same object.
+        """
+        self.forward = forward
+        self.shards = shards_of_rank(virtual_devices, world.size, world.rank)
+        self._virtual_devices = virtual_devices
+        self._world = world
+        self._parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        self._positions = {id(parameter): position for position, parameter in enumerate(self._parameters)}
+        self._batch_norms = [layer for layer in module.modules() if _tracks_statistics(layer)]
+        self._gradients = FixedOrderSum()
+        self._ddp: DistributedDataParallel | None = None
+        if world.size > 1:
+            self._ddp = DistributedDataParallel(_Module(module, forward), broadcast_buffers=False)
+            self._ddp.register_comm_hook(None, self._reduce_bucket)
+            self.forward = self._ddp
+
+    def step(self, active: Sequence[bool], run_shard: Callable[[int, PassContext], Tensor], totals: int) -> Tensor:
+        """Compute a step's gradients, as if one process had computed all shards.
+
+        Args:
+            active: Whether each of the virtual devices has records in this step; the same in all processes, and not all
+                false.
+            run_shard: Computes the forward and backward passes of a shard with records, each pair within a
+                `PassContext`, and returns totals such as losses and counts, float64 `[totals]`.
+            totals: Number of totals.
+
+        Returns:
+            The sums of the totals over all shards, float64 `[totals]`.
+        """
+        if self._virtual_devices == 1:
+            return run_shard(0, _no_context)
+        last_shards = [
+            shards_of_rank(self._virtual_devices, self._world.size, rank)[-1] for rank in range(self._world.size)
+        ]
+        overlaps = self._ddp is not None and all(active[shard] for shard in last_shards)
+        statistics, counters = self._statistics()
+        before = [buffer.clone() for buffer in (*statistics, *counters)]
+        self._gradients, sums = FixedOrderSum(), FixedOrderSum()
+        for shard in self.shards:
+            for buffer, value in zip((*statistics, *counters), before, strict=True):
+                buffer.copy_(value)
+            exchanges = overlaps and shard == self.shards[-1]
+            added = torch.zeros(totals, dtype=torch.float64, device=self._parameters[0].device)
+            if active[shard]:
+                added = run_shard(shard, self._context_of_passes(exchanges=exchanges))
+            if not exchanges:
+                self._gradients.add(Block(shard, 1), [_taken_gradient(parameter) for parameter in self._parameters])
+            shard_statistics = [buffer.double() * active[shard] for buffer in statistics]
+            sums.add(Block(shard, 1), [_flattened([added, *shard_statistics])])
+        if not overlaps:
+            self._reduce_gradients()
+        summed = self._reduced([tensors[0] for tensors in sums.partial_sums])
+        self._set_statistics(summed[totals:] / sum(active), statistics, counters, before[len(statistics) :])
+        return summed[:totals]
+
+    def _context_of_passes(self, *, exchanges: bool) -> PassContext:
+        ddp = self._ddp
+        if ddp is None:
+            return _no_context
+        return lambda is_last: nullcontext() if exchanges and is_last else ddp.no_sync()
+
+    def _reduce_bucket(self, _: object, bucket: GradBucket) -> torch.futures.Future[Tensor]:
+        """Communication hook: sum a bucket over the shards of all processes."""
+        positions = [self._positions[id(parameter)] for parameter in bucket.parameters()]
+        sums = FixedOrderSum()
+        for block, tensors in zip(self._gradients.blocks, self._gradients.partial_sums, strict=True):
+            sums.add(block, [_flattened([tensors[position] for position in positions])])
+        sums.add(Block(self.shards[-1], 1), [bucket.buffer()])
+        done: torch.futures.Future[Tensor] = torch.futures.Future()
+        done.set_result(self._reduced([tensors[0] for tensors in sums.partial_sums]))
+        return done
+
+    def _reduce_gradients(self) -> None:
+        """Sum the gradients of the own shards over all processes after the last backward pass."""
+        flat = self._reduced([_flattened(tensors) for tensors in self._gradients.partial_sums])
+        sizes = [parameter.numel() for parameter in self._parameters]
+        for parameter, gradient in zip(self._parameters, torch.split(flat, sizes), strict=True):
+            parameter.grad = gradient.view_as(parameter)
+
+    def _reduced(self, blocks: Sequence[Tensor]) -> Tensor:
+        return all_reduce_in_fixed_order(blocks, self._virtual_devices, self._world)
+
+    def _statistics(self) -> tuple[list[Tensor], list[Tensor]]:
+        statistics, counters = [], []
+        for layer in self._batch_norms:
+            statistics += [layer.get_buffer("running_mean"), layer.get_buffer("running_var")]
+            counters.append(layer.get_buffer("num_batches_tracked"))
+        return statistics, counters
+
+    @staticmethod
+    def _set_statistics(
+        means: Tensor, statistics: Sequence[Tensor], counters: Sequence[Tensor], counted_before: Sequence[Tensor]
+    ) -> None:
+        """Set the means over the shards; a step counts as one batch, however many shards it has."""
+        parts = torch.split(means, [buffer.numel() for buffer in statistics]) if statistics else ()
+        for buffer, mean in zip(statistics, parts, strict=True):
+            buffer.copy_(mean.view_as(buffer))
+        for counter, value in zip(counters, counted_before, strict=True):
+            counter.copy_(value + 1)
+
+
+class _Module(nn.Module):
+    """Module whose forward pass is a given function, as DistributedDataParallel calls modules only."""
+
+    def __init__(self, module: nn.Module, forward: Forward[Result]) -> None:
+        super().__init__()
+        self.module = module
+        self._forward = forward
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> object:
+        return self._forward(inputs)
+
+
+def _no_context(is_last: bool) -> AbstractContextManager[None]:
+    del is_last
+    return nullcontext()
+
+
+def _tracks_statistics(layer: nn.Module) -> bool:
+    return isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.training and layer.track_running_stats
+
+
+def _taken_gradient(parameter: nn.Parameter) -> Tensor:
+    """Remove and return the gradient of a parameter; zeros if the shard did not use it."""
+    gradient = parameter.grad
+    parameter.grad = None
+    return torch.zeros_like(parameter) if gradient is None else gradient
+
+
+def _flattened(tensors: Sequence[Tensor]) -> Tensor:
+    return torch.cat([tensor.flatten() for tensor in tensors])
