@@ -11,11 +11,10 @@ from torch import Tensor, nn
 
 from finetune.config.hyperparameters import ModelSpec, Task
 from finetune.data.record import Content
-from finetune.data.transforms.base import ImageTransform, Transform
-from finetune.data.transforms.text import TextTransform
+from finetune.data.transforms.base import Transform
 from finetune.export.export import ArtifactContents, export
 from finetune.export.verify import VerificationSample
-from finetune.job.loaders import image_geometry
+from finetune.job.loaders import build_transform
 from finetune.models.backbone import Backbone, ImageInput
 from finetune.models.load import ModelRequest, load_backbone
 
@@ -80,10 +79,7 @@ def evaluate(backbone: Backbone, contents: Sequence[Content], *, multi_label: bo
 
 def transform_of(backbone: Backbone) -> Transform:
     """The evaluation transform, as a job sets it up."""
-    input_spec = backbone.expects
-    if isinstance(input_spec, ImageInput):
-        return ImageTransform(image_geometry(input_spec), "none")
-    return TextTransform(input_spec.tokenizer, input_spec.max_length)
+    return build_transform(backbone.expects, "none")
 
 
 def _calibrate_batchnorm(backbone: Backbone, size: int) -> None:

@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from finetune.data.transforms.text import TextTransform, TokenLimits
+from finetune.data.transforms.text import TextTransform
 from finetune.errors import UserError
+from finetune.job.loaders import build_transform
 from finetune.models.backbone import Backbone, TextInput
 from finetune.models.load import load_backbone
 from tests.support.model_requests import request_model
@@ -46,9 +47,9 @@ def input_of(backbone: Backbone) -> TextInput:
 
 
 def transform_of(backbone: Backbone) -> TextTransform:
-    text_input = input_of(backbone)
-    limits = TokenLimits(text_input.vocabulary, text_input.token_types, text_input.borrowed_padding)
-    return TextTransform(text_input.tokenizer, text_input.max_length, limits=limits)
+    transform = build_transform(backbone.expects, "none")
+    assert isinstance(transform, TextTransform)
+    return transform
 
 
 def probabilities(backbone: Backbone, texts: Sequence[tuple[str, ...]]) -> Tensor:

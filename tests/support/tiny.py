@@ -74,7 +74,9 @@ class TinyBackbone:
         return Outputs(self.module((inputs["pixels"].float() / 255 - 0.5) / 0.25))
 
     def split(self, split_index: int) -> SplitModel:
-        return split_image_model(self, split_index, lambda inputs: (inputs["pixels"].float() / 255 - 0.5) / 0.25)
+        return split_image_model(
+            self, split_index, lambda inputs: (inputs["pixels"].float() / 255 - 0.5) / 0.25, image_size=SIDE
+        )
 
     def describe(self) -> ModelDescription:
         return ModelDescription("torchvision", "tiny")

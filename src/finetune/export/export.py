@@ -7,7 +7,7 @@ import logging
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path, PurePosixPath
 
@@ -15,7 +15,7 @@ import finetune
 from finetune.config.hyperparameters import Task
 from finetune.errors import PlatformError
 from finetune.export.inference import FORMAT_VERSION
-from finetune.models.backbone import Backbone, ImageInput, TextInput
+from finetune.models.backbone import Backbone
 
 ARTIFACT_FILE = "artifact.json"
 METRICS_FILE = "metrics.json"
@@ -118,15 +118,9 @@ def _description(backbone: Backbone, contents: ArtifactContents) -> dict[str, ob
         "task": contents.task,
         "multi_label": contents.multi_label,
         "labels": list(contents.labels),
-        "preprocessing": _preprocessing(backbone.expects, contents.texts_per_record),
+        "preprocessing": backbone.expects.preprocessing(contents.texts_per_record),
         "versions": {"finetune": finetune.__version__, **{name: version(name) for name in libraries}},
     }
-
-
-def _preprocessing(expects: ImageInput | TextInput, texts_per_record: int) -> dict[str, object]:
-    if isinstance(expects, ImageInput):
-        return asdict(expects)
-    return {"max_length": expects.max_length, "texts_per_record": texts_per_record}
 
 
 def _move_into_place(staging: Path, folder: Path, earlier: set[str]) -> None:

@@ -8,7 +8,7 @@ import os
 import platform
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
 
 import torch
@@ -18,7 +18,7 @@ from finetune.data.bad_records import BadRecordError
 from finetune.data.loading.batches import Batches
 from finetune.errors import DataError
 from finetune.features.extractor import FeatureExtractor
-from finetune.models.backbone import Backbone, ImageInput
+from finetune.models.backbone import Backbone
 from finetune.models.fingerprint import digest_frozen_weights
 
 _LIBRARIES = ("torch", "torchvision", "pillow", "transformers", "tokenizers")
@@ -52,7 +52,7 @@ def feature_key(prefix: FrozenPrefix, batches: Batches, variation: Sequence[obje
     fields = {
         "network": _describe_structure(backbone, split_index),
         "weights": digest_frozen_weights(backbone, [group.name for group in backbone.layer_groups()[split_index:]]),
-        "input": asdict(backbone.expects) if isinstance(backbone.expects, ImageInput) else backbone.expects.max_length,
+        "input": backbone.expects.cache_key(),
         "variation": list(variation),
         "run": [
             "folded",

@@ -22,17 +22,12 @@ from finetune.features.store import StoreLimits
 from finetune.features.stream import FeatureStream
 from finetune.features.warm_features import WarmFeatures
 from finetune.features.warm_pool import WarmPool
-from finetune.models.backbone import ImageInput
 from finetune.runtime.memory import release_freed_memory
 from finetune.strategies.plan import Phase
 from finetune.training.compile import compile_forward
 from finetune.training.inputs import PhaseInputs
 
 logger = logging.getLogger(__name__)
-
-_CHUNK_SIZES = {("cpu", True): 16, ("cpu", False): 8, ("cuda", True): 64, ("cuda", False): 32}
-"""Batch size of the frozen prefix, by device and by whether inputs are images; results depend on it."""
-_MIN_CHUNK_SIZE, _BASE_IMAGE_SIZE = 4, 224
 
 _SINGLE_THREAD_MAX_MACS = 1 << 23
 """Multiply-adds per batch up to which a single CPU thread is faster than two or four."""
@@ -184,19 +179,14 @@ class CachedInputProvider:
 
     def _build_extractor(self) -> FeatureExtractor:
         backbone, numerics = self._plan.backbone, self._plan.numerics
-        expects = backbone.expects
-        is_image = isinstance(expects, ImageInput)
-        max_length = 1 if isinstance(expects, ImageInput) else expects.max_length
-        chunk_size = _CHUNK_SIZES[numerics.device.type, is_image]
-        if isinstance(expects, ImageInput):
-            # Fewer images per batch if they are large, to limit memory. Depends only on the request, as the results do.
-            chunk_size = min(chunk_size, max(_MIN_CHUNK_SIZE, chunk_size * _BASE_IMAGE_SIZE**2 // expects.size**2))
+        expects, device = backbone.expects, numerics.device
+        batch_size = expects.inference_batch_size(device.type)
         # Folding is safe because frozen weights do not change while their features are in use.
         split = backbone.split(self._split_index).fold_batchnorms(numerics.autocast)
         # Return memory freed after building and inspecting the model.
         release_freed_memory()
-        concurrency = torch.get_num_threads() if numerics.device.type == "cpu" else 1
-        return FeatureExtractor(split, chunk_size, max_length, numerics.device, numerics.context, concurrency)
+        concurrency = torch.get_num_threads() if device.type == "cpu" else 1
+        return FeatureExtractor(split, batch_size, expects.max_length, device, numerics.context, concurrency)
 
 
 def _count(batches: BatchSource) -> int:

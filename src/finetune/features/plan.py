@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from finetune.config.hyperparameters import JobSpec
-from finetune.models.backbone import Backbone, ImageInput
+from finetune.models.backbone import Backbone
 from finetune.runtime.precision import Numerics
 from finetune.strategies.plan import Phase, Plan
 
@@ -45,10 +45,15 @@ class CachePlan:
         return index if phase.trainable else 0
 
     @property
+    def is_augmented(self) -> bool:
+        """Whether training records are augmented, at least where no features of them are cached."""
+        return self.spec.data.augmentation != "none" and self.backbone.expects.is_augmentable
+
+    @property
     def views(self) -> int:
         """Number of augmented views per image that epochs cycle through."""
         spec = self.spec
-        if spec.data.augmentation == "none" or not isinstance(self.backbone.expects, ImageInput):
+        if not self.is_augmented:
             return 1
         if spec.features.cache == "off":
             return spec.optimization.epochs
@@ -82,12 +87,12 @@ class CachePlan:
 
     def augments(self, phase: Phase) -> bool:
         """Return whether a phase augments its images."""
-        return self.views > 1 if self.split_index(phase) else self.spec.data.augmentation != "none"
+        return self.views > 1 if self.split_index(phase) else self.is_augmented
 
     @property
     def passes(self) -> ImagePasses:
         """Number of passes of the whole job over its images."""
-        if not isinstance(self.backbone.expects, ImageInput):
+        if self.backbone.expects.modality != "image":
             return ImagePasses(0, 0, 0)
         trained = [phase for phase in self.plan.phases if phase.trainable]
         augmented = sum(self.passes_over(phase) for phase in trained if self.augments(phase))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from finetune.config.hyperparameters import JobSpec
+from finetune.config.hyperparameters import Augmentation, JobSpec
 from finetune.data.bad_records import BadRecords
 from finetune.data.loading.batches import Batches, BatchOptions, BatchSource
 from finetune.data.loading.dataset import Dataset, Subset
@@ -18,7 +18,7 @@ from finetune.data.transforms.base import ImageTransform, Transform
 from finetune.data.transforms.image import ImageGeometry
 from finetune.data.transforms.text import TextTransform, TokenLimits
 from finetune.job.inputs import Inputs
-from finetune.models.backbone import Backbone, ImageInput
+from finetune.models.backbone import Backbone, ImageInput, ModelInput, TextInput
 from finetune.training.state import NullState, Stateful
 from finetune.training.trainable_state import State
 
@@ -108,7 +108,8 @@ def build_loaders(inputs: Inputs, backbone: Backbone, spec: JobSpec, device: tor
             bad[part.reader.channel].note(key, reason)
     workers, max_workers = worker_counts(spec.run.workers, device, len(os.sched_getaffinity(0)))
 
-    transform = _transform(backbone, spec, _TOKEN_CACHE_BYTES)
+    expects, augmentation = backbone.expects, spec.data.augmentation
+    transform = build_transform(expects, augmentation, _TOKEN_CACHE_BYTES)
 
     def options(*, training: bool) -> BatchOptions:
         return BatchOptions(
@@ -132,7 +133,7 @@ def build_loaders(inputs: Inputs, backbone: Backbone, spec: JobSpec, device: tor
         stream = inputs.streams.get(purpose)
         if stream is None:
             return batches(part, training=training)
-        stream_transform, buffer = _transform(backbone, spec), spec.data.shuffle_buffer
+        stream_transform, buffer = build_transform(expects, augmentation), spec.data.shuffle_buffer
         data = StreamData(
             stream.source, inputs.labels, stream_transform, stream.count, stream.class_counts, buffer, stream.total
         )
@@ -159,12 +160,20 @@ def _length(transform: Transform, spec: JobSpec) -> Callable[[Content], int] | N
     return transform.length if isinstance(transform, TextTransform) and spec.data.group_by_length else None
 
 
-def _transform(backbone: Backbone, spec: JobSpec, kept_bytes: int = 0) -> Transform:
-    expects = backbone.expects
-    if isinstance(expects, ImageInput):
-        return ImageTransform(image_geometry(expects), spec.data.augmentation)
-    limits = TokenLimits(expects.vocabulary, expects.token_types, expects.borrowed_padding)
-    return TextTransform(expects.tokenizer, expects.max_length, cache_bytes=kept_bytes, limits=limits)
+def build_transform(expects: ModelInput, augmentation: Augmentation, token_cache_bytes: int = 0) -> Transform:
+    """Build the transform from records to the inputs of a model.
+
+    Args:
+        expects: preprocessing of the model.
+        augmentation: augmentation of training images.
+        token_cache_bytes: approximate size of the cache of texts and their tokens.
+    """
+    match expects:
+        case ImageInput():
+            return ImageTransform(image_geometry(expects), augmentation)
+        case TextInput():
+            limits = TokenLimits(expects.vocabulary, expects.token_types, expects.borrowed_padding)
+            return TextTransform(expects.tokenizer, expects.max_length, cache_bytes=token_cache_bytes, limits=limits)
 
 
 def image_geometry(expects: ImageInput) -> ImageGeometry:

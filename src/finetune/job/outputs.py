@@ -24,7 +24,7 @@ from finetune.evaluation.predict import EvaluationResult
 from finetune.evaluation.thresholds import ChosenThresholds
 from finetune.job.inputs import class_counts
 from finetune.job.loaders import Loaders
-from finetune.job.plan_summary import expected_input, group_summaries, task_in_words, unused_notes
+from finetune.job.plan_summary import group_summaries, task_in_words, unused_notes
 from finetune.job.prepare import PreparedJob
 from finetune.job.rules import training_counts
 from finetune.models.backbone import Backbone
@@ -293,7 +293,7 @@ def _facts(job: PreparedJob) -> dict[str, str]:
     weights, spec = job.backbone.weights, job.spec
     return {
         "task": task_in_words(job.inputs),
-        "network": f"{job.backbone.name}, {expected_input(job.backbone)}",
+        "network": f"{job.backbone.name}, {job.backbone.expects.describe()}",
         "weights": weights.summary,
         "strategy": spec.strategy.name,
         "optimizer": f"{spec.optimization.optimizer}, {spec.optimization.lr_schedule} schedule",

@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from finetune.config.unused import UNUSED_IN_JOB, JobFacts, unused_hyperparameter_notes, unused_hyperparameters
-from finetune.data.transforms.augmentation import augmentation_source_bytes
+from finetune.data.loading.batches import Batches
+from finetune.data.transforms.base import ImageTransform
 from finetune.features.plan import CachePlan
 from finetune.job.inputs import Inputs, class_counts
-from finetune.job.loaders import image_geometry
+from finetune.job.loaders import Loaders
 from finetune.job.prepare import PreparedJob
 from finetune.messages import Lines, one_line
-from finetune.models.backbone import Backbone, ImageInput
+from finetune.models.backbone import Backbone
 from finetune.runtime.device import device_lines
 from finetune.strategies.plan import Plan
 from finetune.training.trainer import steps_per_epoch
@@ -27,13 +28,13 @@ def describe_plan(job: PreparedJob) -> Lines:
         f"task      {task_in_words(job.inputs)}",
         f"records   {', '.join(_record_count(part, count) for part, count in records.items())}",
         *class_lines(_class_counts(job.inputs)),
-        f"model     {job.backbone.name}, {expected_input(job.backbone)}",
+        f"model     {job.backbone.name}, {job.backbone.expects.describe()}",
         f"weights   {job.backbone.weights.summary}",
         *_group_lines(group_summaries(job.backbone, job.plan)),
         *_run_lines(job),
         *_checkpoint_lines(job),
         *feature_lines(job.cache_plan, len(records), counted=records.get("train") is not None),
-        *image_lines(job.cache_plan, job.inputs),
+        *image_lines(job.cache_plan, job.loaders),
         *(f"note      {note}" for note in unused_notes(job)),
     ]
     return Lines("\n".join(["Plan", *(f"  {one_line(line)}" for line in lines)]))
@@ -75,14 +76,6 @@ def class_lines(counts: Mapping[str, int]) -> list[str]:
         ratio = most / max(1, fewest)
         lines.append(f"balance   {largest!r} has {ratio:.0f} times as many records as {smallest!r}: see class_weights")
     return lines
-
-
-def expected_input(backbone: Backbone) -> str:
-    """Description of the model's input."""
-    expects = backbone.expects
-    if isinstance(expects, ImageInput):
-        return f"images of {expects.size} x {expects.size}"
-    return f"texts of up to {expects.max_length} tokens"
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +169,7 @@ def feature_lines(cache_plan: CachePlan, parts: int, *, counted: bool) -> list[s
     count = sum(min(views, cache_plan.epochs(phase)) for phase in phases)
     passes = "1 pass" if count == 1 else f"{count} passes"
     effect = "without augmentation" if views == 1 else f"{views} augmented views of each image instead of {epochs}"
-    if cache_plan.spec.data.augmentation == "none" or not isinstance(cache_plan.backbone.expects, ImageInput):
+    if not cache_plan.is_augmented:
         effect = "results do not change"
     return [
         f"{outputs} are cached: {passes} through them instead of {epochs}; {effect} (augmentation_views,"
@@ -184,23 +177,26 @@ def feature_lines(cache_plan: CachePlan, parts: int, *, counted: bool) -> list[s
     ]
 
 
-def image_lines(cache_plan: CachePlan, inputs: Inputs) -> list[str]:
+def image_lines(cache_plan: CachePlan, loaders: Loaders) -> list[str]:
     """Describe the caching of decoded images that are used in several passes."""
-    expects, train, passes = cache_plan.backbone.expects, inputs.train, cache_plan.passes
-    if max(passes.plain, passes.augmented) < 2 or not isinstance(expects, ImageInput) or train is None:
+    passes, train = cache_plan.passes, loaders.train
+    if max(passes.plain, passes.augmented) < 2 or not isinstance(train, Batches):
+        return []
+    transform = train.dataset.transform
+    if not isinstance(transform, ImageTransform):
         return []
     total = passes.plain + passes.augmented
     if cache_plan.spec.features.size_gb == 0:
         return [f"images    are decoded in each of {total} passes: cache_size_gb is 0"]
-    plain = 3 * expects.size**2 if passes.plain > 1 else 0
-    varied = augmentation_source_bytes(image_geometry(expects)) if passes.augmented > 1 else 0
+    plain = transform.example_bytes if passes.plain > 1 else 0
+    varied = transform.augmentation_source_bytes if passes.augmented > 1 else 0
     content = "resized, before augmentation" if varied else "resized and cropped"
     if passes.plain and passes.augmented:
         content += ", separately with and without augmentation"
     times, size = "twice" if passes.plain and passes.augmented else "once", max(plain, varied)
     return [
         f"images    are decoded {times} instead of in each of {total} passes, and cached {content}: at most about"
-        f" {size / 1e3:,.0f} kB each, {size * len(train.indices) / 1e9:,.2f} GB for training, within cache_size_gb;"
+        f" {size / 1e3:,.0f} kB each, {size * len(train.dataset) / 1e9:,.2f} GB for training, within cache_size_gb;"
         " results do not change"
     ]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,22 +28,18 @@ from finetune.job.inputs import (
 from finetune.job.loaders import Loaders, build_loaders
 from finetune.job.request import Request
 from finetune.job.streams import task_of
-from finetune.models.backbone import Backbone, ImageInput
+from finetune.models.backbone import Backbone
 from finetune.models.load import ModelRequest, Source, load_backbone, locate_source, source_classes
+from finetune.models.preprocessing import has_padding_only_columns
 from finetune.runtime.device import choose_device
 from finetune.runtime.memory import keep_freed_memory
-from finetune.runtime.precision import Numerics, choose_numerics, has_padding_only_columns, supported_numerics
+from finetune.runtime.precision import Numerics, choose_numerics, supported_numerics
 from finetune.runtime.threads import limit_threads
 from finetune.sagemaker.interruption import Interruption
 from finetune.strategies.plan import Plan
 from finetune.strategies.presets import ModelStructure, make_plan
 from finetune.training.compile import check_compiler
 from finetune.training.inputs import PhaseInputs
-
-logger = logging.getLogger(__name__)
-
-_MAX_SMALL_SIZE = 64
-"""Maximum image size, in pixels, at which feature maps may be one pixel wide before the last stride."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +109,8 @@ def prepare(request: Request, interruption: Interruption, scratch: Path) -> Prep
     backbone = load_backbone(
         replace(model_request, labels=inputs.labels.names, sixteen_bit_depth=depth, labels_ordered=ordered), source
     )
-    _warn_about_depth(backbone, depth)
     numerics = supported_numerics(
-        numerics, backbone.module, spec.run.precision, lambda: _has_padding_only_columns(backbone)
+        numerics, backbone.module, spec.run.precision, lambda: has_padding_only_columns(backbone)
     )
     move_to_device(backbone, numerics)
     plan = make_plan(spec.strategy, spec.optimization, structure_of(backbone, task))
@@ -172,25 +166,6 @@ def _sixteen_bit_depth(inputs: Inputs) -> int | None:
     """Bits used by 16-bit grey images of the first File-mode channel; `None` if there are none."""
     part = next(iter(inputs.parts().values()), None)
     return survey_images(part.reader) if part is not None and inputs.task == "image-classification" else None
-
-
-def _warn_about_depth(backbone: Backbone, depth: int | None) -> None:
-    expects = backbone.expects
-    if isinstance(expects, ImageInput) and depth not in (None, expects.sixteen_bit_depth):
-        logger.warning(
-            "The 16-bit images use %s bits, but the model was trained on images of %s bits: they are darker, or"
-            " rejected.",
-            depth,
-            expects.sixteen_bit_depth,
-        )
-
-
-def _has_padding_only_columns(backbone: Backbone) -> bool:
-    expects = backbone.expects
-    if not isinstance(expects, ImageInput) or expects.size > _MAX_SMALL_SIZE:
-        return False
-    pixels = torch.zeros(2, 3, expects.size, expects.size, dtype=torch.uint8)
-    return has_padding_only_columns(backbone.module, lambda: backbone.forward({"pixels": pixels}))
 
 
 def move_to_device(backbone: Backbone, numerics: Numerics) -> None:

@@ -11,7 +11,6 @@ from finetune.config.rules import parse_rules
 from finetune.evaluation.metrics import best_constant_prediction
 from finetune.job.inputs import Inputs, class_counts
 from finetune.job.prepare import PreparedJob, structure_of
-from finetune.models.backbone import ImageInput
 from finetune.models.heads import DropoutLinear
 from finetune.monitoring.rules.curves import check_rare_classes
 from finetune.monitoring.rules.finding import Finding
@@ -30,16 +29,16 @@ _LEARNED_SHARE = 0.25
 def setup_of(job: PreparedJob) -> Setup:
     """The hyperparameters in effect and properties of the job, as input of the rules."""
     spec, inputs, expects = job.spec, job.inputs, job.backbone.expects
-    optimization, images = spec.optimization, isinstance(expects, ImageInput)
+    optimization = spec.optimization
     last = job.plan.phase(optimization.epochs - 1)
-    varies = images and any(job.cache_plan.augments(phase) for phase in job.plan.phases if phase.trainable)
+    varies = any(job.cache_plan.augments(phase) for phase in job.plan.phases if phase.trainable)
     return Setup(
         strategy=spec.strategy.name,
         epochs=optimization.epochs,
         learning_rates=learning_rates_in_effect(spec.strategy, optimization, structure_of(job.backbone, inputs.task)),
         learning_rates_set=optimization.learning_rate is not None or optimization.head_learning_rate is not None,
         trains_all_layers=set(last.trainable) == set(job.plan.groups),
-        is_image_task=images,
+        is_image_task=expects.modality == "image",
         multi_label=inputs.labels.multi_label,
         has_validation=inputs.validation is not None or "validation" in inputs.streams,
         is_piped="train" in inputs.streams,
@@ -52,7 +51,7 @@ def setup_of(job: PreparedJob) -> Setup:
         batch_size=optimization.batch_size,
         workers=spec.run.workers,
         precision=job.numerics.name,
-        max_length=None if isinstance(expects, ImageInput) else expects.max_length,
+        max_length=expects.max_length,
     )
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _MAX_SHOWN = 4
+_IMAGE_BATCH_SIZES, _TEXT_BATCH_SIZES = {"cpu": 16, "cuda": 64}, {"cpu": 8, "cuda": 32}
+_MIN_IMAGE_BATCH_SIZE, _BASE_IMAGE_SIZE = 4, 224
 
 Interpolation = Literal["nearest", "nearest-exact", "bilinear", "bicubic"]
 
@@ -23,6 +25,9 @@ class ImageInput:
     """Image preprocessing of a model: resize, center crop, scale to 0..1, normalize.
 
     Attributes:
+        modality: kind of records.
+        is_augmentable: whether records can be augmented.
+        max_length: length of an input, 1 since images have no sequence dimension.
         size: side of the square crop, the input size of the model, in pixels.
         resize: length of the shorter side before the crop, in pixels; of both sides with `stretch`.
         interpolation: interpolation of the resize; always antialiased.
@@ -35,6 +40,10 @@ class ImageInput:
             torchvision.
     """
 
+    modality: ClassVar[Literal["image", "text"]] = "image"
+    is_augmentable: ClassVar[bool] = True
+    max_length: ClassVar[int] = 1
+
     size: int
     resize: int
     interpolation: Interpolation
@@ -44,12 +53,35 @@ class ImageInput:
     stretch: bool = False
     floor_crop: bool = False
 
+    def describe(self) -> str:
+        """Return a description for the plan and the report."""
+        return f"images of {self.size} x {self.size}"
+
+    def preprocessing(self, texts_per_record: int) -> dict[str, object]:
+        """Return the preprocessing in the artifact; JSON values."""
+        del texts_per_record
+        return asdict(self)
+
+    def cache_key(self) -> object:
+        """Return the JSON value by which the cache key of features depends on the preprocessing."""
+        return asdict(self)
+
+    def inference_batch_size(self, device_type: str) -> int:
+        """Return the batch size of frozen layers, smaller for large images to limit memory.
+
+        Features depend on it in their last bits, so it depends only on the request.
+        """
+        batch_size = _IMAGE_BATCH_SIZES[device_type]
+        return min(batch_size, max(_MIN_IMAGE_BATCH_SIZE, batch_size * _BASE_IMAGE_SIZE**2 // self.size**2))
+
 
 @dataclass(frozen=True, slots=True)
 class TextInput:
     """Text preprocessing of a model.
 
     Attributes:
+        modality: kind of records.
+        is_augmentable: whether records can be augmented.
         tokenizer: tokenizer of the model, with padding side and token set.
         max_length: maximum sequence length in tokens, including special tokens.
         vocabulary: number of embedded tokens; texts with a higher token id are refused. `None` for no limit.
@@ -58,11 +90,34 @@ class TextInput:
             a text ending in that token is classified by the token before it.
     """
 
+    modality: ClassVar[Literal["image", "text"]] = "text"
+    is_augmentable: ClassVar[bool] = False
+
     tokenizer: PreTrainedTokenizerBase
     max_length: int
     vocabulary: int | None = None
     token_types: int | None = None
     borrowed_padding: bool = False
+
+    def describe(self) -> str:
+        """Return a description for the plan and the report."""
+        return f"texts of up to {self.max_length} tokens"
+
+    def preprocessing(self, texts_per_record: int) -> dict[str, object]:
+        """Return the preprocessing in the artifact, besides the tokenizer's own files; JSON values."""
+        return {"max_length": self.max_length, "texts_per_record": texts_per_record}
+
+    def cache_key(self) -> object:
+        """Return the JSON value by which the cache key of features depends on the preprocessing."""
+        return self.max_length
+
+    def inference_batch_size(self, device_type: str) -> int:
+        """Return the batch size of frozen layers; features depend on it in their last bits."""
+        return _TEXT_BATCH_SIZES[device_type]
+
+
+ModelInput: TypeAlias = ImageInput | TextInput
+"""Preprocessing of a model of any modality."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +253,7 @@ class Backbone(Protocol):
         ...
 
     @property
-    def expects(self) -> ImageInput | TextInput:
+    def expects(self) -> ModelInput:
         """Preprocessing that the weights were trained with."""
         ...
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from finetune.models.backbone import Backbone
+from finetune.models.backbone import Backbone, ImageInput
 from finetune.models.heads import describe_assumed_order, is_order_assumed
 from finetune.models.registry import builder_for
 from finetune.models.request import ModelRequest
@@ -86,6 +86,14 @@ def load_backbone(request: ModelRequest, source: Source | None = None) -> Backbo
         logger.warning(
             "The weights lack these tensors besides the classifier, which are newly initialized: %s",
             _shorten(weights.initialized_outside_head),
+        )
+    expects, depth = backbone.expects, request.sixteen_bit_depth
+    if isinstance(expects, ImageInput) and depth not in (None, expects.sixteen_bit_depth):
+        logger.warning(
+            "The 16-bit images use %s bits, but the model was trained on images of %s bits: they are darker, or"
+            " rejected.",
+            depth,
+            expects.sixteen_bit_depth,
         )
     return backbone
 

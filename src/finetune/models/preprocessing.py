@@ -10,7 +10,11 @@ import torch
 from torch import Tensor
 from torchvision.models import get_model_weights
 
-from finetune.models.backbone import ImageInput, Interpolation
+from finetune.models.backbone import Backbone, ImageInput, Interpolation
+from finetune.runtime import precision
+
+_MAX_SMALL_SIZE = 64
+"""Maximum image size, in pixels, at which feature maps may be one pixel wide before the last stride."""
 
 
 def torchvision_input(name: str) -> ImageInput:
@@ -68,6 +72,15 @@ def with_depth(expects: ImageInput, depth: int | None, *, trained: bool) -> Imag
     """Return the input with the data's 16-bit grayscale depth; without training, only if none is set."""
     keeps = depth is None or (expects.sixteen_bit_depth is not None and not trained)
     return expects if keeps else replace(expects, sixteen_bit_depth=depth)
+
+
+def has_padding_only_columns(backbone: Backbone) -> bool:
+    """Return whether images are so small that some kernel columns see only padding; see `runtime.precision`."""
+    expects = backbone.expects
+    if not isinstance(expects, ImageInput) or expects.size > _MAX_SMALL_SIZE:
+        return False
+    pixels = torch.zeros(2, 3, expects.size, expects.size, dtype=torch.uint8)
+    return precision.has_padding_only_columns(backbone.module, lambda: backbone.forward({"pixels": pixels}))
 
 
 class Normalizer:

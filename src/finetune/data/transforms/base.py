@@ -12,7 +12,12 @@ from torch import Tensor
 
 from finetune.config.hyperparameters import Augmentation
 from finetune.data.record import Content
-from finetune.data.transforms.augmentation import augment, augmentation_source_side, downscale_for_augmentation
+from finetune.data.transforms.augmentation import (
+    augment,
+    augmentation_source_bytes,
+    augmentation_source_side,
+    downscale_for_augmentation,
+)
 from finetune.data.transforms.image import DECODING_DIFFERENCES, ImageGeometry, decode_image, resize_and_crop
 
 __all__ = ["ImageGeometry", "ImageTransform", "Transform"]
@@ -104,6 +109,11 @@ class ImageTransform:
     def example_bytes(self) -> int:
         """Size of an example in bytes."""
         return 3 * self._geometry.size**2
+
+    @property
+    def augmentation_source_bytes(self) -> int:
+        """Size in bytes of a decoded image that is yet to be augmented."""
+        return augmentation_source_bytes(self._geometry)
 
     def finish(self, pixels: Tensor, randomness: random.Random | None) -> dict[str, Tensor]:
         """Make an example from the output of `decoded`, without modifying it."""

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from finetune.models.backbone import Backbone, ImageInput, Outputs
+from finetune.models.backbone import Backbone, Outputs
 from finetune.models.splitting.split_module import SplitModule
 
 _EXAMPLE_LENGTH = 5
@@ -55,12 +55,24 @@ def _run(model: Any, pixels: Tensor, argument: str) -> Any:  # noqa: ANN401 - fr
     return model(**{argument: pixels}) if argument else model(pixels)
 
 
-def split_image_model(backbone: Backbone, split_index: int, normalize: Any, argument: str = "") -> SplitImageModel:  # noqa: ANN401 - any callable
-    """Split a model whose input is `pixels`; see `Backbone.split`."""
-    expects = backbone.expects
-    if not isinstance(expects, ImageInput):
-        raise TypeError("the model has no image input")
-    shape, generator = (1, 3, expects.size, expects.size), torch.Generator().manual_seed(0)
+def split_image_model(
+    backbone: Backbone,
+    split_index: int,
+    normalize: Any,  # noqa: ANN401 - any callable
+    *,
+    image_size: int,
+    argument: str = "",
+) -> SplitImageModel:
+    """Split a model whose input is `pixels`.
+
+    Args:
+        backbone: image model.
+        split_index: split index, see `Backbone.split`.
+        normalize: converts `pixels` to the input of the model.
+        image_size: side of the images in pixels.
+        argument: keyword of the model's input, or empty for its first positional argument.
+    """
+    shape, generator = (1, 3, image_size, image_size), torch.Generator().manual_seed(0)
     noise = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
     example = normalize({"pixels": noise.to(next(backbone.module.parameters()).device)})
     groups = backbone.layer_groups()
@@ -115,7 +127,7 @@ class SplitTextModel:
 
 
 def split_text_model(
-    backbone: Backbone, split_index: int, input_names: tuple[str, ...], *, first_token: bool
+    backbone: Backbone, split_index: int, input_names: tuple[str, ...], *, pad_token_id: int, first_token: bool
 ) -> SplitTextModel:
     """Split a model whose inputs are token ids.
 
@@ -123,10 +135,9 @@ def split_text_model(
         backbone: text model.
         split_index: split index, see `Backbone.split`.
         input_names: names of the inputs that the model accepts.
+        pad_token_id: token id that pads shorter texts.
         first_token: whether the head reads only the first token.
     """
-    if isinstance(backbone.expects, ImageInput):
-        raise TypeError("the model has no text input")
     device = next(backbone.module.parameters()).device
     tokens = torch.ones((1, _EXAMPLE_LENGTH), dtype=torch.int64, device=device)
     example = {_INPUT_IDS: tokens, _MASK: tokens}
@@ -134,6 +145,5 @@ def split_text_model(
     split = SplitModule(backbone.module, groups, split_index, lambda model: model(**example), _EXAMPLE_LENGTH)
     pooled = split.activation.dim() == 2
     first_token_only = first_token and not pooled and split_index == len(groups) - 1
-    pad = float(backbone.expects.tokenizer.pad_token_id)
-    padding = {} if pooled or first_token_only else {ACTIVATION: 0.0, _MASK: 0.0, _INPUT_IDS: pad}
+    padding = {} if pooled or first_token_only else {ACTIVATION: 0.0, _MASK: 0.0, _INPUT_IDS: float(pad_token_id)}
     return SplitTextModel(split, input_names, first_token_only, pooled, padding)

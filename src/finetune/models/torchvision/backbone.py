@@ -52,7 +52,7 @@ class TorchvisionBackbone:
 
     def split(self, split_index: int) -> SplitModel:
         """Split the model before `layer_groups()[split_index]`."""
-        return split_image_model(self, split_index, self._normalize)
+        return split_image_model(self, split_index, self._normalize, image_size=self.expects.size)
 
     def describe(self) -> ModelDescription:
         """Return torchvision's name and arguments of the model."""

@@ -59,7 +59,8 @@ class ImageBackbone:
 
     def split(self, split_index: int) -> SplitModel:
         """Split the model before `layer_groups()[split_index]`."""
-        return split_image_model(self, split_index, self._normalize, "pixel_values")
+        size = self.expects.size
+        return split_image_model(self, split_index, self._normalize, image_size=size, argument="pixel_values")
 
     def describe(self) -> ModelDescription:
         """Return the transformers class that loads the saved folder."""

@@ -56,7 +56,13 @@ class TextBackbone:
 
     def split(self, split_index: int) -> SplitModel:
         """Split the model before `layer_groups()[split_index]`."""
-        return split_text_model(self, split_index, self._input_names(), first_token=self.family.first_token)
+        return split_text_model(
+            self,
+            split_index,
+            self._input_names(),
+            pad_token_id=self.expects.tokenizer.pad_token_id,
+            first_token=self.family.first_token,
+        )
 
     def describe(self) -> ModelDescription:
         """Return the transformers class that loads the saved folder."""

@@ -34,7 +34,7 @@ class Setup:
         batch_size: Effective batch size.
         workers: Requested number of workers, or `None`.
         precision: `fp32`, `bf16` or `fp16`.
-        max_length: Maximum length of texts in tokens, or `None` for images.
+        max_length: Maximum length of texts in tokens; 1 for images, `None` if unknown.
     """
 
     strategy: str = "full"
