@@ -13,16 +13,16 @@ from finetune.features.plan import CachePlan
 class ImageCachePolicy:
     """Caches decoded images across the phases of a job that reads them more than once."""
 
-    def __init__(self, plan: CachePlan, budget: CacheBudget) -> None:
+    def __init__(self, cache_plan: CachePlan, budget: CacheBudget) -> None:
         """Initialize without caching any image.
 
         Args:
-            plan: cache plan, which counts the passes over the images.
+            cache_plan: cache plan, which counts the passes over the images.
             budget: budget of the caches.
         """
-        self._plan = plan
+        self._cache_plan = cache_plan
         self._budget = budget
-        self._passes = plan.passes
+        self._passes = cache_plan.passes
         self._reserved_bytes = 0
         self._validation: DecodedImageCache | None = None
         self._training: DecodedImageCache | None = None
@@ -53,4 +53,4 @@ class ImageCachePolicy:
 
     def _memory(self) -> int:
         """Return the memory for images in bytes: 0 if features need it, because they are read more often."""
-        return 0 if self._plan.caches_features else self._budget.memory_bytes()
+        return 0 if self._cache_plan.caches_features else self._budget.memory_bytes()
