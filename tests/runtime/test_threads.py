@@ -13,9 +13,9 @@ def test_number_of_threads_is_restored(usual: int) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(usual)
     try:
-        with limit_threads(alone=False):
+        with limit_threads(single_threaded=False):
             assert torch.get_num_threads() == usual
-        with pytest.raises(ValueError, match="of the step"), limit_threads(alone=True):
+        with pytest.raises(ValueError, match="of the step"), limit_threads(single_threaded=True):
             assert torch.get_num_threads() == 1
             raise ValueError("of the step")
         assert torch.get_num_threads() == usual

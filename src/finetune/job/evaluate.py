@@ -44,6 +44,7 @@ def evaluate_parts(job: PreparedJob) -> Evaluation:
         DataError: a required part cannot be read.
     """
     loaders, evaluates = job.loaders, job.spec.strategy.name == "evaluate"
+    provider = job.input_provider
     parts = {"validation": loaders.validation, "test": loaders.test}
     if evaluates and not any(parts.values()):
         parts = {"train": loaders.train}
@@ -53,11 +54,11 @@ def evaluate_parts(job: PreparedJob) -> Evaluation:
     metrics: dict[str, dict[str, object]] = {}
     try:
         for part, batches in parts.items():
-            feed = job.feeds.validation() if part == "validation" else job.feeds.full_model_inputs(batches)
-            if batches is None or feed is None:
+            inputs = provider.validation() if part == "validation" else provider.full_model_inputs(batches)
+            if batches is None or inputs is None:
                 continue
             with optional(f"The evaluation of {part!r}", required=part in required, reraised=DivergedError):
-                predictions = job.predict(feed)
+                predictions = job.predict(inputs)
                 if predictions is not None:
                     result = EvaluationResult(batches, predictions)
                     metrics[part] = metrics_of(result, job.inputs.labels, job.spec.run.top_k)

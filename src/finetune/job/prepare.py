@@ -52,7 +52,7 @@ class PreparedJob:
     plan: Plan
     cache_plan: CachePlan
     loaders: Loaders
-    feeds: CachedInputProvider
+    input_provider: CachedInputProvider
     numerics: Numerics
     interruption: Interruption
     source_model: SourceModel
@@ -62,17 +62,17 @@ class PreparedJob:
         """The checked hyperparameters."""
         return self.request.spec
 
-    def predict(self, feed: PhaseInputs) -> Predictions | None:
+    def predict(self, inputs: PhaseInputs) -> Predictions | None:
         """Predict with the current weights; `None` if the job was stopped before the end.
 
         Raises:
             DataError: none of the records can be read.
         """
         settings = InferenceContext(self.numerics.device, self.numerics.context, self.interruption.requested)
-        with limit_threads(alone=feed.single_threaded):
-            predictions = predict(self.backbone, feed.source, settings, feed.forward)
+        with limit_threads(single_threaded=inputs.single_threaded):
+            predictions = predict(self.backbone, inputs.source, settings, inputs.forward)
         if predictions is not None and not len(predictions.positions):
-            channel = feed.source.channel
+            channel = inputs.source.channel
             listing = self.loaders.bad_records[channel].listing()
             key, reason = listing[0]
             raise DataError(
@@ -123,7 +123,7 @@ def prepare(request: Request, interruption: Interruption, scratch: Path) -> Prep
         plan=plan,
         cache_plan=cache_plan,
         loaders=loaders,
-        feeds=CachedInputProvider(cache_plan, loaders, scratch, warm_pool_of(request)),
+        input_provider=CachedInputProvider(cache_plan, loaders, scratch, warm_pool_of(request)),
         numerics=numerics,
         interruption=interruption,
         source_model=SourceModel(model_request, source),

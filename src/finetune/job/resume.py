@@ -73,18 +73,18 @@ class JobCheckpoints:
     """Checkpoints of the running job.
 
     Attributes:
-        checkpoints: saves the state during training.
+        saver: saves the state during training.
         load_seconds: time spent on loading a checkpoint.
-        seconds: returns the seconds that steps waited for copies, and the seconds of writing in the background.
+        save_seconds: returns the seconds that steps waited for copies, and the seconds of writing in the background.
     """
 
-    checkpoints: Checkpoints
+    saver: Checkpoints
     load_seconds: float
-    seconds: Callable[[], tuple[float, float]]
+    save_seconds: Callable[[], tuple[float, float]]
 
 
 @contextmanager
-def job_checkpoints(
+def open_checkpoints(
     folder: Path | None,
     spec: CheckpointSpec,
     specification_of_job: Callable[[], Specification],
@@ -94,7 +94,7 @@ def job_checkpoints(
     """Resume from the newest checkpoint, and write further ones in the background until the context exits.
 
     Args:
-        folder: of the checkpoints; `None` if they would not outlive the job.
+        folder: folder of the checkpoints; `None` if they would not outlive the job.
         spec: whether to resume, and how often to save.
         specification_of_job: returns the specification of the job, computed from the weights before training.
         state: the state to restore and save.
@@ -121,10 +121,10 @@ def job_checkpoints(
         raise JobStopped from error
     load_seconds = time.monotonic() - started
     with BackgroundWriter(store) as writer:
-        checkpoints = Checkpointing(writer, specification, Cadence(spec.interval_steps, spec.interval_seconds))
+        saver = Checkpointing(writer, specification, Cadence(spec.interval_steps, spec.interval_seconds))
         if resumed:
-            checkpoints.resumed(state)
-        yield JobCheckpoints(checkpoints, load_seconds, lambda: (checkpoints.stalled, writer.seconds))
+            saver.resumed(state)
+        yield JobCheckpoints(saver, load_seconds, lambda: (saver.stalled, writer.seconds))
 
 
 def specification_of(

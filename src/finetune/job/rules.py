@@ -79,7 +79,7 @@ def _has_dropout(module: nn.Module) -> bool:
     return any(layer.p > 0 for layer in layers)
 
 
-def watch(job: PreparedJob, setup: Setup, training: Training, findings: Findings) -> RuleObserver:
+def build_rule_observer(job: PreparedJob, setup: Setup, training: Training, findings: Findings) -> RuleObserver:
     """Build the observer that applies the selected rules to the training."""
     inputs, counts = job.inputs, training_counts(job.inputs)
     return RuleObserver(

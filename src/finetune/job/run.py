@@ -32,8 +32,8 @@ from finetune.job.outputs import (
 from finetune.job.plan_summary import describe_plan
 from finetune.job.prepare import PreparedJob, prepare
 from finetune.job.request import Request
-from finetune.job.resume import job_checkpoints, specification_of
-from finetune.job.rules import findings_about_evaluation, setup_of, watch
+from finetune.job.resume import open_checkpoints, specification_of
+from finetune.job.rules import build_rule_observer, findings_about_evaluation, setup_of
 from finetune.monitoring.debugger import create_debugger
 from finetune.monitoring.json_numbers import finite
 from finetune.monitoring.metric_lines import final_line
@@ -68,7 +68,7 @@ def run_job(request: Request, interruption: Interruption) -> None:
             with interruption.raising(JobStopped):
                 job = prepare(request, interruption, Path(scratch))
                 logger.info("%s", describe_plan(job))
-            conclude(job, train(job, request.checkpoint_folder()))
+            conclude(job, train(job))
         except JobStopped:
             logger.info(_NOTHING_TO_EXPORT)
         except torch.OutOfMemoryError as error:
@@ -105,75 +105,73 @@ class TrainingResult:
     failure: DivergedError | None = None
 
 
-def train(job: PreparedJob, folder: Path | None) -> TrainingResult:
-    """Train as planned, resuming from the newest checkpoint if there is one.
-
-    Args:
-        job: the prepared job.
-        folder: of the checkpoints; `None` if they would not outlive the job.
-    """
-    book = RunHistoryFile(folder)
-    findings = Findings(book.account, job.spec.observe.rule_action == "stop")
+def train(job: PreparedJob) -> TrainingResult:
+    """Train as planned, resuming from the newest checkpoint if there is one."""
+    folder = job.request.checkpoint_folder()
+    run_history = RunHistoryFile(folder)
+    findings = Findings(run_history.account, job.spec.observe.rule_action == "stop")
     if job.loaders.train is None or job.spec.strategy.name == "evaluate":
-        return TrainingResult(None, True, book.account, findings)
-    book.open(restart=job.spec.checkpoint.resume == "never")
+        return TrainingResult(None, True, run_history.account, findings)
+    run_history.open(restart=job.spec.checkpoint.resume == "never")
 
     setup = setup_of(job)
-    hook = create_debugger(job.request.files.debug_hook, job.backbone.module)
-    looked_at = DebuggedInputs(job.feeds, hook)
+    debugger = create_debugger(job.request.files.debug_hook, job.backbone.module)
+    inputs = DebuggedInputs(job.input_provider, debugger)
     events = EventFile(job.request.files.tensorboard or job.request.paths.tensorboard)
-
-    def evaluate() -> EpochMetrics | None:
-        hook.begin_evaluation()
-        feed = job.feeds.validation()
-        if feed is None:
-            return {}
-        predictions = job.predict(looked_at.wrap(feed))
-        return None if predictions is None else predictions.validation_row()
-
     training = build_training(
         job.spec,
         job.backbone,
         job.plan,
-        looked_at,
+        inputs,
         job.numerics,
-        evaluate=evaluate,
+        evaluate=partial(evaluate_epoch, job, inputs),
         interrupted=lambda: job.interruption.requested() or findings.stopped,
         setup=setup,
     )
-    state = build_state(
-        training, bad_records=job.loaders.bad_records, account=book, stream=job.loaders.position(), findings=findings
-    )
-    hook.watch(training.stepper.optimizer)
-    log = LogObserver(choose_progress(training.schedule.steps_per_epoch), book, job.loaders, job.spec.run)
-    rules = watch(job, setup, training, findings)
-    observers = Observers([log, TrackingObserver(events, hook), rules])
-    start: InitialWeights | None = None
+    bad_records, stream = job.loaders.bad_records, job.loaders.position()
+    state = build_state(training, bad_records=bad_records, account=run_history, stream=stream, findings=findings)
+    debugger.watch(training.stepper.optimizer)
+    log = LogObserver(choose_progress(training.schedule.steps_per_epoch), run_history, job.loaders, job.spec.run)
+    rules = build_rule_observer(job, setup, training, findings)
+    observers = Observers([log, TrackingObserver(events, debugger), rules])
+    initial_weights: InitialWeights | None = None
     with optional("The drift of the layers"):
-        start = InitialWeights(job.backbone, job.plan.ever_trainable)
+        initial_weights = InitialWeights(job.backbone, job.plan.ever_trainable)
     # The specification hashes all weights: compute it only for jobs that save checkpoints.
     specification = partial(specification_of, job.spec, job.inputs, job.backbone, job.plan, job.numerics)
-    with job_checkpoints(folder, job.spec.checkpoint, specification, state, job.interruption) as kept:
+    failure: DivergedError | None = None
+    with open_checkpoints(folder, job.spec.checkpoint, specification, state, job.interruption) as checkpoints:
         timing = training.stepper.timing
-        book.begin(state.progress.step, kept.load_seconds, timing.snapshot, kept.seconds)
+        run_history.begin(state.progress.step, checkpoints.load_seconds, timing.snapshot, checkpoints.save_seconds)
         rules.begin()
-        failure = None
         try:
-            finished = fit(training, state, observers, kept.checkpoints)
+            finished = fit(training, state, observers, checkpoints.saver)
         except DivergedError as error:
             finished, failure = False, error
         stopped_by_rule = findings.stopped
         if failure is None:
-            kept.checkpoints.save_now(state, "final" if finished else "interruption")
+            checkpoints.saver.save_now(state, "final" if finished else "interruption")
         rules.end(state)
-        hook.close(finished=finished)
+        debugger.close(finished=finished)
         timing.synchronize()
-        book.close()
+        run_history.close()
     if finished:
         with optional("Caching features for later jobs"):
-            job.feeds.save()
+            job.input_provider.save()
     restore_best(state)
-    return TrainingResult(state, finished, book.account, findings, start, training.schedule, stopped_by_rule, failure)
+    return TrainingResult(
+        state, finished, run_history.account, findings, initial_weights, training.schedule, stopped_by_rule, failure
+    )
+
+
+def evaluate_epoch(job: PreparedJob, debugged_inputs: DebuggedInputs) -> EpochMetrics | None:
+    """Metrics of the current weights on validation, empty without validation records; `None` if interrupted."""
+    debugged_inputs.debugger.begin_evaluation()
+    inputs = job.input_provider.validation()
+    if inputs is None:
+        return {}
+    predictions = job.predict(debugged_inputs.wrap(inputs))
+    return None if predictions is None else predictions.validation_row()
 
 
 def conclude(job: PreparedJob, trained: TrainingResult) -> None:
@@ -191,7 +189,7 @@ def conclude(job: PreparedJob, trained: TrainingResult) -> None:
         return
     if state is not None:
         # A job interrupted after its last step gives the same result as an uninterrupted one, bit for bit.
-        job.feeds.prepare_phase(job.plan.phase(max(0, state.progress.epoch - 1)))
+        job.input_provider.prepare_phase(job.plan.phase(max(0, state.progress.epoch - 1)))
 
     evaluation = evaluate_parts(job) if finished or trained.stopped_by_rule else Evaluation({}, {})
     logger.info("%s", final_line(evaluation.metrics or metrics_of_best_epoch(state)) or "Nothing was evaluated.")

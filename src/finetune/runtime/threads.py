@@ -9,14 +9,14 @@ import torch
 
 
 @contextmanager
-def limit_threads(*, alone: bool) -> Iterator[None]:
-    """Compute in a single thread if `alone`, otherwise in the usual number.
+def limit_threads(*, single_threaded: bool) -> Iterator[None]:
+    """Compute in a single thread if `single_threaded`, otherwise in the usual number.
 
     Threads that share an operation synchronize at its end. If the operation takes microseconds, as in a head on cached
     features, this is most of its time.
     """
     usual = torch.get_num_threads()
-    if alone:
+    if single_threaded:
         torch.set_num_threads(1)
     try:
         yield

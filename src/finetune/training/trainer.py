@@ -134,7 +134,7 @@ def _train_epoch(training: Training, state: TrainingState, observer: Observer, c
     batches = inputs.source.iterate(progress.epoch, progress.step_in_epoch * training.accumulation)
     timing = training.stepper.timing
     timing.pause()
-    with limit_threads(alone=inputs.single_threaded), closing(batches), suppress(JobStopped):
+    with limit_threads(single_threaded=inputs.single_threaded), closing(batches), suppress(JobStopped):
         for group in timing.measure_waiting(_grouped(batches, training.accumulation)):
             set_learning_rates(training.stepper.optimizer, training.schedule(progress.step))
             loss = training.stepper.run(group, progress.step, state.totals, inputs.forward)
