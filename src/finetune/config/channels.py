@@ -200,7 +200,7 @@ def _content_type_faults(channel: CheckedChannel, purpose: str, task: Task | Non
 def _missing_channel_faults(channels: Mapping[str, CheckedChannel], spec: JobSpec) -> list[str]:
     names = set(channels)
     faults = []
-    if spec.strategy.name == "evaluate":
+    if not spec.strategy.trains:
         if not names & set(_RECORD_CHANNELS):
             faults.append("strategy=evaluate needs a channel 'test' or 'validation': add one.")
     elif "train" not in names:
@@ -228,4 +228,4 @@ def _missing_channel_faults(channels: Mapping[str, CheckedChannel], spec: JobSpe
 
 def _early_stopping_lacks_validation(channels: Mapping[str, CheckedChannel], spec: JobSpec) -> bool:
     held_out = "validation" in channels or spec.data.validation_fraction > 0
-    return spec.optimization.early_stopping_patience is not None and spec.strategy.name != "evaluate" and not held_out
+    return spec.optimization.early_stopping_patience is not None and spec.strategy.trains and not held_out

@@ -147,6 +147,21 @@ class StrategySpec(Section):
         1.0, gt=0, le=1, description="Learning rate factor from each layer group to the one below it."
     )
 
+    @property
+    def trains(self) -> bool:
+        """Whether any layer is trained."""
+        return self.name != "evaluate"
+
+    @property
+    def trains_head_only(self) -> bool:
+        """Whether only the head is trained."""
+        return self.name == "feature_extraction"
+
+    @property
+    def uses_pretrained_weights(self) -> bool:
+        """Whether the model starts from pretrained weights."""
+        return self.name != "from_scratch"
+
 
 def _optimizer_names(option: str) -> str:
     return join_names(optimizers_using(option))

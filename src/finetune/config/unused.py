@@ -67,7 +67,7 @@ def _all_lr_steps_too_late(spec: JobSpec) -> bool:
 
 
 def _only_head_lr_applies(spec: JobSpec) -> bool:
-    return spec.strategy.name == "feature_extraction" and spec.optimization.head_learning_rate is not None
+    return spec.strategy.trains_head_only and spec.optimization.head_learning_rate is not None
 
 
 _IMAGE_HYPERPARAMETERS = ("image_size", "augmentation", "augmentation_views", "image_column")
@@ -84,11 +84,11 @@ UNUSED_IN_SPEC: tuple[UnusedRule[JobSpec], ...] = (
             *_names_in(CheckpointSpec),
             "rule_action",
         ),
-        lambda spec: spec.strategy.name == "evaluate",
+        lambda spec: not spec.strategy.trains,
         "strategy='evaluate' does not train",
     ),
     UnusedRule(("unfrozen_groups",), lambda spec: spec.strategy.name != "partial", "only strategy='partial' uses it"),
-    UnusedRule(("layer_decay",), lambda spec: spec.strategy.name == "feature_extraction", "only the head is trained"),
+    UnusedRule(("layer_decay",), lambda spec: spec.strategy.trains_head_only, "only the head is trained"),
     UnusedRule(("learning_rate",), _only_head_lr_applies, "only the head is trained, and head_learning_rate is set"),
     UnusedRule(("lr_step_epochs",), lambda spec: spec.optimization.lr_schedule != "step", "lr_schedule is not 'step'"),
     UnusedRule(("lr_step_epochs",), _all_lr_steps_too_late, "the job ends before or at the first of them"),

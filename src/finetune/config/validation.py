@@ -46,12 +46,12 @@ CONTRADICTIONS = (
     ),
     Contradiction(
         frozenset({"strategy", "reinitialize_top_layer"}),
-        lambda spec: spec.strategy.name == "from_scratch" and spec.model.reinitialize_top_layer == "false",
+        lambda spec: not spec.strategy.uses_pretrained_weights and spec.model.reinitialize_top_layer == "false",
         "strategy='from_scratch' initializes a new head: remove reinitialize_top_layer='false'.",
     ),
     Contradiction(
         frozenset({"strategy", "reinitialize_top_layer"}),
-        lambda spec: spec.strategy.name == "evaluate" and spec.model.reinitialize_top_layer == "true",
+        lambda spec: not spec.strategy.trains and spec.model.reinitialize_top_layer == "true",
         "strategy='evaluate' does not train, so a new head could only guess: remove reinitialize_top_layer='true'.",
     ),
     Contradiction(

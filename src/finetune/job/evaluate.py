@@ -43,7 +43,7 @@ def evaluate_parts(job: PreparedJob) -> Evaluation:
     Raises:
         DataError: a required part cannot be read.
     """
-    loaders, evaluates = job.loaders, job.spec.strategy.name == "evaluate"
+    loaders, evaluates = job.loaders, not job.spec.strategy.trains
     provider = job.input_provider
     parts = {"validation": loaders.validation, "test": loaders.test}
     if evaluates and not any(parts.values()):
@@ -87,7 +87,7 @@ def decide_thresholds(
     """
     labels, target = job.inputs.labels.names, target_of(job.spec.observe)
     if target is None or "validation" not in results:
-        evaluates = job.spec.strategy.name == "evaluate"
+        evaluates = not job.spec.strategy.trains
         return stored_thresholds(job.source_model.source, labels) if evaluates else None, {}
     predictions = results["validation"].predictions
     chosen = choose_thresholds(predictions.targets, predictions.probabilities, labels, target)
@@ -119,7 +119,7 @@ def stored_thresholds(source: Source, labels: tuple[str, ...]) -> ChosenThreshol
 def measure_forgetting(job: PreparedJob, results: Mapping[str, EvaluationResult]) -> dict[str, object]:
     """Accuracy on the pretrained model's own classes before and after training; empty if it cannot be measured."""
     part = next((name for name in ("test", "validation") if name in results), None)
-    if part is None or job.spec.strategy.name == "from_scratch":
+    if part is None or not job.spec.strategy.uses_pretrained_weights:
         return {}
     settings = InferenceContext(job.numerics.device, job.numerics.context, job.interruption.requested)
     measured = forgetting(job.source_model, job.backbone, results[part], settings)

@@ -147,14 +147,14 @@ def read_inputs(
         )
     _check_records(readers, labels, origin, spec.data.num_training_samples)
     parts = {name: Subset(reader, tuple(range(len(reader)))) for name, reader in readers.items()}
-    splits_files = holds_out and "train" in readers and spec.strategy.name != "evaluate"
+    splits_files = holds_out and "train" in readers and spec.strategy.trains
     if splits_files:
         halves = stratified_split(readers["train"], spec.data.validation_fraction, spec.run.seed)
         parts["train"] = Subset(readers["train"], halves.train)
         parts["validation"] = Subset(readers["train"], halves.validation)
     train, validation, test = (parts.get(name) for name in _PURPOSES)
     inputs = Inputs(task, labels, train, validation, test, splits_files or splits_stream, streams)
-    if spec.strategy.name != "evaluate":
+    if spec.strategy.trains:
         _warn_about_empty_classes(inputs)
     return inputs
 

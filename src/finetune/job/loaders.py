@@ -143,7 +143,7 @@ def build_loaders(inputs: Inputs, backbone: Backbone, spec: JobSpec, device: tor
         dataset = Dataset(reader, tuple(range(len(reader))), inputs.labels, transform)
         return Batches(dataset, options(training=False), bad[reader.channel])
 
-    training = spec.strategy.name != "evaluate"
+    training = spec.strategy.trains
     probe = inputs.validation or inputs.test or inputs.train
     return Loaders(
         train=source("train", inputs.train, training=training),

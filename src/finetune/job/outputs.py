@@ -253,7 +253,7 @@ def build_report(
         "plan": {"facts": _facts(job), "groups": _groups(job, drift)},
         "records": {name: len(part.indices) for name, part in parts.items()},
         "classes": {name: class_counts(part, inputs.labels) for name, part in parts.items()},
-        "training_counts": training_counts(inputs) if spec.strategy.name != "evaluate" else {},
+        "training_counts": training_counts(inputs) if spec.strategy.trains else {},
         "parts": {name: metrics for name, metrics in metrics.items() if name in evaluated},
         "wrong": most_confident_mistakes(judged, evaluated[judged]) if judged else no_mistakes,
         "duplicates": check_duplicates(parts),

@@ -116,7 +116,7 @@ def _run_lines(job: PreparedJob) -> list[str]:
     spec, train = job.spec, job.loaders.train
     arithmetic = job.numerics.name + (", compiled" if spec.run.compile else "")
     device = device_lines(job.numerics.device, arithmetic)
-    if train is None or spec.strategy.name == "evaluate":
+    if train is None or not spec.strategy.trains:
         return [*device, "steps     none: the model is evaluated without training"]
     optimization = spec.optimization
     per_epoch = steps_per_epoch(train.batches_per_epoch or 0, optimization.gradient_accumulation_steps)
@@ -134,7 +134,7 @@ def _run_lines(job: PreparedJob) -> list[str]:
 
 def _checkpoint_lines(job: PreparedJob) -> list[str]:
     spec, folder = job.spec.checkpoint, job.request.checkpoint_folder()
-    if job.loaders.train is None or job.spec.strategy.name == "evaluate":
+    if job.loaders.train is None or not job.spec.strategy.trains:
         return []
     if folder is None:
         return [

@@ -99,7 +99,7 @@ def prepare(request: Request, interruption: Interruption, scratch: Path) -> Prep
     keep_freed_memory(equal_sizes=task == "image-classification")
     model_request, source = locate_model(request, task, scratch)
     evaluated = None
-    if spec.strategy.name == "evaluate" and (names := source_classes(model_request, source)):
+    if not spec.strategy.trains and (names := source_classes(model_request, source)):
         evaluated = LabelMap(names, spec.data.multi_label)
     inputs = read_inputs(request, readers, task, announced, evaluated, interruption.requested)
     check_target(inputs, spec.observe)
@@ -150,14 +150,14 @@ def locate_model(request: Request, task: Task, scratch: Path) -> tuple[ModelRequ
         task=task,
         labels=(),
         multi_label=spec.data.multi_label,
-        pretrained=spec.strategy.name != "from_scratch",
+        pretrained=spec.strategy.uses_pretrained_weights,
         image_size=spec.data.image_size,
         max_length=spec.data.max_length,
         seed=spec.run.seed,
         model_channel=request.folders().get("model"),
         baked_weights=request.paths.baked_weights,
         scratch=scratch,
-        trained=spec.strategy.name != "evaluate",
+        trained=spec.strategy.trains,
     )
     return model_request, locate_source(model_request)
 

@@ -96,7 +96,7 @@ def _check_folders(request: Request) -> None:
     Raises:
         PlatformError: a folder cannot be written.
     """
-    checkpoints = request.checkpoint_folder() if request.spec.strategy.name != "evaluate" else None
+    checkpoints = request.checkpoint_folder() if request.spec.strategy.trains else None
     folders = (request.paths.model, request.paths.output_data, *([] if checkpoints is None else [checkpoints]))
     check_temporary_folder()
     check_writable(*folders)
@@ -147,7 +147,7 @@ def check_objective(spec: JobSpec, purposes: Collection[str]) -> None:
 
 
 def _evaluated_parts(spec: JobSpec, purposes: Collection[str]) -> set[str]:
-    evaluates = spec.strategy.name == "evaluate"
+    evaluates = not spec.strategy.trains
     parts = {"validation", "test"} & set(purposes)
     if not evaluates and "train" in purposes:
         parts |= {"train"} | ({"validation"} if spec.data.validation_fraction > 0 else set())
@@ -159,6 +159,6 @@ def _absence_reason(spec: JobSpec, part: str) -> str:
         return "there is no channel 'test'"
     if part == "train":
         return "strategy='evaluate' trains nothing, and has other records to evaluate"
-    if spec.strategy.name == "evaluate":
+    if not spec.strategy.trains:
         return "there is no channel 'validation', and strategy='evaluate' holds nothing out"
     return "nothing is held out: give a channel 'validation', or validation_fraction above 0"

@@ -110,7 +110,7 @@ def train(job: PreparedJob) -> TrainingResult:
     folder = job.request.checkpoint_folder()
     run_history = RunHistoryFile(folder)
     findings = Findings(run_history.account, job.spec.observe.rule_action == "stop")
-    if job.loaders.train is None or job.spec.strategy.name == "evaluate":
+    if job.loaders.train is None or not job.spec.strategy.trains:
         return TrainingResult(None, True, run_history.account, findings)
     run_history.open(restart=job.spec.checkpoint.resume == "never")
 
@@ -247,7 +247,7 @@ def write_results(
     if trained.initial_weights is not None:
         with optional("Measuring the drift of the layers"):
             drift = trained.initial_weights.drift(job.backbone)
-    required = job.spec.strategy.name == "evaluate"
+    required = not job.spec.strategy.trains
     with optional("Writing metrics.json", required=required):
         # JSON has no NaN or infinity; the report shows which values were not finite.
         write_metrics(folder, finite(metrics))

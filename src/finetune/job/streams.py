@@ -110,7 +110,7 @@ def measure_streams(
     source = streams.get("train") or (next(iter(streams.values())) if labels is None and streams else None)
     if source is None:
         return labels, parts
-    trains = spec.strategy.name != "evaluate" and "train" in streams
+    trains = spec.strategy.trains and "train" in streams
     split = StreamSplit(spec.data.validation_fraction, spec.run.seed) if trains and splits else None
     expected = spec.data.num_training_samples
     few = split is not None and expected is not None and split.may_have_empty_side(expected)
