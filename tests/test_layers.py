@@ -35,9 +35,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "export": {"config", "runtime", "models"},
     "job": {
         *("config", "sagemaker", "runtime", "checkpoint", "monitoring", "data", "models", "strategies", "evaluation"),
-        *("training", "features", "export"),
+        *("training", "features", "export", "distributed"),
     },
-    "entry": {"job", "sagemaker", "runtime"},
+    "entry": {"distributed", "job", "sagemaker", "runtime"},
     "__main__": {"entry"},
 }
 # Layer: its allowed imports outside the standard library; layers that are not listed may import anything.

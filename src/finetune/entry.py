@@ -89,9 +89,10 @@ def _run() -> Failure | None:
 def _run_on_first_host(request: Request, interruption: Interruption) -> None:
     # Importing torch takes seconds: do it only after the request has been checked.
     with garbage_collection_disabled():
+        from finetune.distributed.world import World
         from finetune.job.run import run_job
 
-    run_job(request, interruption)
+    run_job(request, interruption, World())
 
 
 def _report_failure(paths: Paths, error: BaseException) -> Failure:

@@ -16,6 +16,7 @@ from unittest import mock
 from finetune import entry
 from finetune.data.formats.named_fields import DecodedRecord
 from finetune.data.pipe.source import RecordSource
+from finetune.distributed.world import World
 from finetune.job.prepare import PreparedJob, prepare
 from finetune.job.request import read_request
 from finetune.sagemaker.failure import failure_of
@@ -148,7 +149,7 @@ def _release(feeders: Sequence[threading.Thread], pipes: Sequence[str]) -> None:
 def _prepare_job(folder: JobFolder, scratch: Path, inspect: Callable[[PreparedJob], object]) -> tuple[int, str, object]:
     try:
         with mock.patch.dict("os.environ", {"SAGEMAKER_BASE_DIR": str(folder.root)}), Interruption() as interruption:
-            job = prepare(read_request(Paths.from_environment()), interruption, scratch)
+            job = prepare(read_request(Paths.from_environment()), interruption, scratch, World())
             return 0, "", inspect(job)
     except Exception as error:  # noqa: BLE001 - as the entry point does
         failure = failure_of(error)

@@ -53,7 +53,7 @@ def test_modified_checkpoint_is_refused_or_resumed(written: Path, scratch: Path,
     apply_mutation(checkpoint, f"{part}.json", mutation)
     lesson = TinyTraining(SPEC)
     try:
-        resumed = resume_from(CheckpointStore(scratch), SPEC.checkpoint, OURS, lesson.state)
+        resumed = resume_from(CheckpointStore(scratch).restore(), SPEC.checkpoint, OURS, lesson.state)
     except UserError as error:
         assert "resume=never" in str(error)
         event("refused")

@@ -70,7 +70,7 @@ def test_reasons_to_expect_gpu(instance_type: str | None, visible: str, expected
 
 @pytest.mark.parametrize("hidden", ["", "-1"])
 def test_hidden_gpus_select_cpu(hidden: str) -> None:
-    assert choose_device("ml.g5.xlarge", {"CUDA_VISIBLE_DEVICES": hidden}) == torch.device("cpu")
+    assert choose_device("ml.g5.xlarge", environment={"CUDA_VISIBLE_DEVICES": hidden}) == torch.device("cpu")
 
 
 def test_detection_agrees_with_torch() -> None:

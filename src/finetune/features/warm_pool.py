@@ -37,10 +37,12 @@ class WarmPool:
     Attributes:
         folder: folder kept by the platform; `None` disables the cache.
         max_bytes: size limit of all entries together, if set by the user; defaults to half of the free space.
+        read_only: whether `save` does nothing.
     """
 
     folder: Path | None
     max_bytes: int | None = None
+    read_only: bool = False
 
     @property
     def is_available(self) -> bool:
@@ -71,7 +73,7 @@ class WarmPool:
     def save(self, key: str, tensors: Mapping[str, Tensor]) -> bool:
         """Save tensors for later jobs, atomically, evicting older entries; return whether they were saved."""
         needed_bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
-        if not self.is_available:
+        if self.read_only or not self.is_available:
             return False
         partial = self._root / f".{key}.{os.getpid()}.partial"
         try:

@@ -10,6 +10,7 @@ import torch
 from finetune.config.hyperparameters import JobSpec, Task
 from finetune.data.labels import LabelMap
 from finetune.data.readers.image_survey import survey_images
+from finetune.distributed.world import World
 from finetune.errors import DataError
 from finetune.evaluation.forgetting import SourceModel
 from finetune.evaluation.predict import InferenceContext, Predictions, predict
@@ -56,6 +57,7 @@ class PreparedJob:
     numerics: Numerics
     interruption: Interruption
     source_model: SourceModel
+    world: World
 
     @property
     def spec(self) -> JobSpec:
@@ -82,9 +84,9 @@ class PreparedJob:
         return predictions
 
 
-def prepare(request: Request, interruption: Interruption, scratch: Path) -> PreparedJob:
+def prepare(request: Request, interruption: Interruption, scratch: Path, world: World) -> PreparedJob:
     """Read, check and load everything."""
-    device = choose_device(request.files.resources.instance_type)
+    device = choose_device(request.files.resources.instance_type, world.local_rank)
     numerics = choose_numerics(request.spec.run.precision, device)
     announced = announced_classes(request)
     if announced is not None:  # Readers need the names too: a class may be called None or NA.
@@ -123,10 +125,11 @@ def prepare(request: Request, interruption: Interruption, scratch: Path) -> Prep
         plan=plan,
         cache_plan=cache_plan,
         loaders=loaders,
-        input_provider=CachedInputProvider(cache_plan, loaders, scratch, warm_pool_of(request)),
+        input_provider=CachedInputProvider(cache_plan, loaders, scratch, warm_pool_of(request, world)),
         numerics=numerics,
         interruption=interruption,
         source_model=SourceModel(model_request, source),
+        world=world,
     )
 
 
@@ -136,10 +139,11 @@ def structure_of(backbone: Backbone, task: Task) -> ModelStructure:
     return ModelStructure(names, task, new_head=not backbone.weights.kept_head)
 
 
-def warm_pool_of(request: Request) -> WarmPool:
-    """Features cached by earlier jobs on this machine, within the user's size limit for all caches."""
+def warm_pool_of(request: Request, world: World) -> WarmPool:
+    """Features cached by jobs on this machine, within the size limit for all caches; the main process writes them."""
     size_gb = request.spec.features.size_gb
-    return WarmPool(request.paths.warm_pool, None if size_gb is None else int(size_gb * 10**9))
+    max_bytes = None if size_gb is None else int(size_gb * 10**9)
+    return WarmPool(request.paths.warm_pool, max_bytes, read_only=not world.is_main)
 
 
 def locate_model(request: Request, task: Task, scratch: Path) -> tuple[ModelRequest, Source]:

@@ -19,6 +19,7 @@ from finetune.checkpoint.store import CheckpointStore, StopDeadlineError
 from finetune.checkpoint.writer import BackgroundWriter
 from finetune.config.hyperparameters import CheckpointSpec, JobSpec, Task
 from finetune.data.loading.dataset import Subset
+from finetune.distributed.world import World
 from finetune.errors import JobStopped, UserError
 from finetune.job.inputs import Inputs
 from finetune.models.backbone import Backbone
@@ -90,6 +91,7 @@ def open_checkpoints(
     specification_of_job: Callable[[], Specification],
     state: TrainingState,
     interruption: Interruption,
+    world: World,
 ) -> Iterator[JobCheckpoints]:
     """Resume from the newest checkpoint, and write further ones in the background until the context exits.
 
@@ -99,6 +101,7 @@ def open_checkpoints(
         specification_of_job: returns the specification of the job, computed from the weights before training.
         state: the state to restore and save.
         interruption: stop request of the job.
+        world: the processes of the job; all of them resume, and the main process saves.
 
     Raises:
         UserError: the checkpoint belongs to another request, or one is required and there is none.
@@ -114,11 +117,19 @@ def open_checkpoints(
         return
     specification = specification_of_job()
     started = time.monotonic()
+    if not world.is_main:
+        # The main process restores first: it downloads checkpoints and removes remains of interrupted writes.
+        world.barrier()
+        resume_from(CheckpointStore(folder).newest_complete(), spec, specification, state)
+        yield JobCheckpoints(NoCheckpoints(), time.monotonic() - started, lambda: (0.0, 0.0))
+        return
     store = open_store(folder, spec, interruption)
     try:
-        resumed = resume_from(store, spec, specification, state)
+        checkpoint = store.restore()
     except StopDeadlineError as error:
         raise JobStopped from error
+    world.barrier()
+    resumed = resume_from(checkpoint, spec, specification, state)
     load_seconds = time.monotonic() - started
     with BackgroundWriter(store) as writer:
         saver = Checkpointing(writer, specification, Cadence(spec.interval_steps, spec.interval_seconds))
@@ -166,8 +177,10 @@ def _digest_of_records(part: Subset, task: Task) -> str:
     return digest.hexdigest()
 
 
-def resume_from(store: Store, spec: CheckpointSpec, ours: Specification, state: TrainingState) -> bool:
-    """Restore the newest complete checkpoint, if there is one and `resume` allows it.
+def resume_from(
+    checkpoint: LoadedCheckpoint | None, spec: CheckpointSpec, ours: Specification, state: TrainingState
+) -> bool:
+    """Restore the state of the newest complete checkpoint, if there is one and `resume` allows it.
 
     Returns:
         Whether the state was restored.
@@ -175,7 +188,6 @@ def resume_from(store: Store, spec: CheckpointSpec, ours: Specification, state: 
     Raises:
         UserError: the checkpoint belongs to another request or version, or one is required and there is none.
     """
-    checkpoint = store.restore()
     if spec.resume == "never":
         if checkpoint is not None:
             logger.info("Ignoring checkpoint %s: resume=never.", checkpoint.manifest.name)

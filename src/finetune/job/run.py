@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from finetune.distributed.world import World
 from finetune.errors import DivergedError, JobStopped, PlatformError, UserError
 from finetune.evaluation.drift import InitialWeights
 from finetune.evaluation.predict import EvaluationResult
@@ -34,7 +35,8 @@ from finetune.job.prepare import PreparedJob, prepare
 from finetune.job.request import Request
 from finetune.job.resume import open_checkpoints, specification_of
 from finetune.job.rules import build_rule_observer, findings_about_evaluation, setup_of
-from finetune.monitoring.debugger import create_debugger
+from finetune.messages import OWN_LOGGER
+from finetune.monitoring.debugger import Debugger, create_debugger
 from finetune.monitoring.json_numbers import finite
 from finetune.monitoring.metric_lines import final_line
 from finetune.monitoring.progress import choose_progress
@@ -43,30 +45,34 @@ from finetune.runtime.optional import optional
 from finetune.sagemaker.failure import cause_of
 from finetune.sagemaker.interruption import Interruption
 from finetune.training.build import build_state, build_training
-from finetune.training.observers.base import Observers
+from finetune.training.observers.base import Observer, Observers
 from finetune.training.observers.rules import Findings
 from finetune.training.observers.tracking import DebuggedInputs, TrackingObserver
 from finetune.training.optim import Schedule
 from finetune.training.run_history import RunHistory, RunHistoryFile
 from finetune.training.state import EpochMetrics, TrainingState
-from finetune.training.trainer import fit, restore_best
+from finetune.training.trainer import Training, fit, restore_best
 
 logger = logging.getLogger(__name__)
 
 _NOTHING_TO_EXPORT = "Stopped before the first step: there is no model to export."
 
 
-def run_job(request: Request, interruption: Interruption) -> None:
+def run_job(request: Request, interruption: Interruption, world: World) -> None:
     """Run a job until it finishes or is stopped.
+
+    All processes train and evaluate; only the main process logs and writes outputs.
 
     Raises:
         UserError: the request or the data cannot be used as they are.
         PlatformError: the machine failed.
     """
+    if not world.is_main:
+        logging.getLogger(OWN_LOGGER).setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory(prefix="finetune-") as scratch:
         try:
             with interruption.raising(JobStopped):
-                job = prepare(request, interruption, Path(scratch))
+                job = prepare(request, interruption, Path(scratch), world)
                 logger.info("%s", describe_plan(job))
             conclude(job, train(job))
         except JobStopped:
@@ -108,16 +114,15 @@ class TrainingResult:
 def train(job: PreparedJob) -> TrainingResult:
     """Train as planned, resuming from the newest checkpoint if there is one."""
     folder = job.request.checkpoint_folder()
-    run_history = RunHistoryFile(folder)
+    run_history = RunHistoryFile(folder if job.world.is_main else None)
     findings = Findings(run_history.account, job.spec.observe.rule_action == "stop")
     if job.loaders.train is None or not job.spec.strategy.trains:
         return TrainingResult(None, True, run_history.account, findings)
     run_history.open(restart=job.spec.checkpoint.resume == "never")
 
     setup = setup_of(job)
-    debugger = create_debugger(job.request.files.debug_hook, job.backbone.module)
+    debugger = create_debugger(job.request.files.debug_hook if job.world.is_main else None, job.backbone.module)
     inputs = DebuggedInputs(job.input_provider, debugger)
-    events = EventFile(job.request.files.tensorboard or job.request.paths.tensorboard)
     training = build_training(
         job.spec,
         job.backbone,
@@ -131,16 +136,17 @@ def train(job: PreparedJob) -> TrainingResult:
     bad_records, stream = job.loaders.bad_records, job.loaders.position()
     state = build_state(training, bad_records=bad_records, account=run_history, stream=stream, findings=findings)
     debugger.watch(training.stepper.optimizer)
-    log = LogObserver(choose_progress(training.schedule.steps_per_epoch), run_history, job.loaders, job.spec.run)
     rules = build_rule_observer(job, setup, training, findings)
-    observers = Observers([log, TrackingObserver(events, debugger), rules])
+    observers = Observers([*build_output_observers(job, training, run_history, debugger), rules])
     initial_weights: InitialWeights | None = None
     with optional("The drift of the layers"):
         initial_weights = InitialWeights(job.backbone, job.plan.ever_trainable)
     # The specification hashes all weights: compute it only for jobs that save checkpoints.
     specification = partial(specification_of, job.spec, job.inputs, job.backbone, job.plan, job.numerics)
     failure: DivergedError | None = None
-    with open_checkpoints(folder, job.spec.checkpoint, specification, state, job.interruption) as checkpoints:
+    with open_checkpoints(
+        folder, job.spec.checkpoint, specification, state, job.interruption, job.world
+    ) as checkpoints:
         timing = training.stepper.timing
         run_history.begin(state.progress.step, checkpoints.load_seconds, timing.snapshot, checkpoints.save_seconds)
         rules.begin()
@@ -164,6 +170,17 @@ def train(job: PreparedJob) -> TrainingResult:
     )
 
 
+def build_output_observers(
+    job: PreparedJob, training: Training, run_history: RunHistoryFile, debugger: Debugger
+) -> list[Observer]:
+    """The observers that write log, run history, TensorBoard events and tensors; empty except in the main process."""
+    if not job.world.is_main:
+        return []
+    events = EventFile(job.request.files.tensorboard or job.request.paths.tensorboard)
+    progress = choose_progress(training.schedule.steps_per_epoch)
+    return [LogObserver(progress, run_history, job.loaders, job.spec.run), TrackingObserver(events, debugger)]
+
+
 def evaluate_epoch(job: PreparedJob, debugged_inputs: DebuggedInputs) -> EpochMetrics | None:
     """Metrics of the current weights on validation, empty without validation records; `None` if interrupted."""
     debugged_inputs.debugger.begin_evaluation()
@@ -175,7 +192,7 @@ def evaluate_epoch(job: PreparedJob, debugged_inputs: DebuggedInputs) -> EpochMe
 
 
 def conclude(job: PreparedJob, trained: TrainingResult) -> None:
-    """Evaluate, export and check the model, then write the other outputs.
+    """Evaluate the model; in the main process, export and check it, and write the other outputs.
 
     A stopped job exports the partially trained model.
 
@@ -192,6 +209,22 @@ def conclude(job: PreparedJob, trained: TrainingResult) -> None:
         job.input_provider.prepare_phase(job.plan.phase(max(0, state.progress.epoch - 1)))
 
     evaluation = evaluate_parts(job) if finished or trained.stopped_by_rule else Evaluation({}, {})
+    if job.world.is_main:
+        write_outputs(job, trained, evaluation)
+        return
+    failure = trained.failure or evaluation.failure
+    if failure is not None:
+        raise failure
+
+
+def write_outputs(job: PreparedJob, trained: TrainingResult, evaluation: Evaluation) -> None:
+    """Export and check the model, then write the other outputs.
+
+    Raises:
+        DivergedError: weights or predictions are not finite; the report is written, but no model.
+        PlatformError: the model folder cannot be written.
+    """
+    state, finished = trained.state, trained.finished
     logger.info("%s", final_line(evaluation.metrics or metrics_of_best_epoch(state)) or "Nothing was evaluated.")
     failure: Exception | None = trained.failure or evaluation.failure
     thresholds, decision = decide_thresholds(job, evaluation.results)

@@ -41,13 +41,16 @@ class Gpu:
     oldest: Version = (0, 0)
 
 
-def choose_device(instance_type: str | None, environment: Mapping[str, str] = os.environ) -> torch.device:
+def choose_device(
+    instance_type: str | None, local_rank: int = 0, environment: Mapping[str, str] = os.environ
+) -> torch.device:
     """Choose the GPU if PyTorch can use one, and the CPU if no GPU is expected.
 
     An empty `CUDA_VISIBLE_DEVICES`, CUDA's own way to hide all GPUs, selects the CPU.
 
     Args:
         instance_type: of the machine, as the platform names it.
+        local_rank: index of this process among those of the machine, one per GPU.
         environment: variables that may hide GPUs, or name the ones assigned to the container.
 
     Raises:
@@ -55,7 +58,8 @@ def choose_device(instance_type: str | None, environment: Mapping[str, str] = os
     """
     if environment.get("CUDA_VISIBLE_DEVICES", "0").strip() in {"", "-1"}:
         return torch.device("cpu")
-    return select_device(detect_gpu(), reason_to_expect_gpu(instance_type, environment))
+    device = select_device(detect_gpu(), reason_to_expect_gpu(instance_type, environment))
+    return torch.device(device.type, local_rank) if device.type == "cuda" and local_rank else device
 
 
 def reason_to_expect_gpu(instance_type: str | None, environment: Mapping[str, str]) -> str | None:
