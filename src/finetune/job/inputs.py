@@ -255,7 +255,7 @@ def class_counts(part: Subset, labels: LabelMap) -> dict[str, int]:
     return counts
 
 
-def sources_of(request: Request, scratch: Path) -> dict[str, ChannelSource]:
+def file_channels(request: Request, scratch: Path) -> dict[str, ChannelSource]:
     """File-mode channels with records by purpose, each with the channel that lists its images, if any.
 
     Args:

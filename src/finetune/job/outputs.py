@@ -46,7 +46,7 @@ TOP_CLASSES = 10
 FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
 """Start of a cell that a spreadsheet may read as a formula."""
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
-_MAX_RATES = 120
+_MAX_CURVE_POINTS = 120
 _LIBRARIES = ("torch", "torchvision", "transformers", "numpy", "pillow")
 
 
@@ -263,7 +263,7 @@ def build_report(
         "left_out_files": {
             part.reader.channel: files for part in parts.values() if (files := other_files_of(part.reader))
         },
-        "rates": _rates(job.plan, schedule, summary.get("steps", 0)),
+        "rates": _learning_rate_curves(job.plan, schedule, summary.get("steps", 0)),
         "rules": list(parse_rules(spec.observe.rules)),
         "findings": metrics["findings"],
         "machine_findings": history.machine_findings,
@@ -311,10 +311,10 @@ def _groups(job: PreparedJob, drift: Mapping[str, float]) -> list[dict[str, obje
     return [{**asdict(group), "drift": drift.get(group.name)} for group in group_summaries(job.backbone, job.plan)]
 
 
-def _rates(plan: Plan, schedule: Schedule | None, steps: object) -> dict[str, object]:
+def _learning_rate_curves(plan: Plan, schedule: Schedule | None, steps: object) -> dict[str, object]:
     if schedule is None or not isinstance(steps, int) or not steps:
         return {"steps": [], "groups": {}}
-    shown = sorted({round(index * (steps - 1) / (_MAX_RATES - 1)) for index in range(_MAX_RATES)})
+    shown = sorted({round(index * (steps - 1) / (_MAX_CURVE_POINTS - 1)) for index in range(_MAX_CURVE_POINTS)})
     first = {name: phase.first_epoch for phase in reversed(plan.phases) for name in phase.trainable}
     curves = {
         name: [rate * schedule(step) if step >= first[name] * schedule.steps_per_epoch else None for step in shown]

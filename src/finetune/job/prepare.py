@@ -22,9 +22,9 @@ from finetune.job.inputs import (
     announced_classes,
     check_objective_is_defined,
     check_target,
+    file_channels,
     open_readers,
     read_inputs,
-    sources_of,
 )
 from finetune.job.loaders import Loaders, build_loaders
 from finetune.job.request import Request
@@ -93,7 +93,7 @@ def prepare(request: Request, interruption: Interruption, scratch: Path, world: 
         request = request.with_class_names(announced.names)
     spec = request.spec
     data = spec.data.model_copy(update={"task": task_of(request)})
-    readers = open_readers(sources_of(request, scratch), data)
+    readers = open_readers(file_channels(request, scratch), data)
     task = next(iter(readers.values())).task if readers else data.task
     if task is None:
         raise DataError("There is no channel with records: give a channel 'train'.")
@@ -125,7 +125,7 @@ def prepare(request: Request, interruption: Interruption, scratch: Path, world: 
         plan=plan,
         cache_plan=cache_plan,
         loaders=loaders,
-        input_provider=CachedInputProvider(cache_plan, loaders, scratch, warm_pool_of(request, world)),
+        input_provider=CachedInputProvider(cache_plan, loaders, scratch, open_warm_pool(request, world)),
         numerics=numerics,
         interruption=interruption,
         source_model=SourceModel(model_request, source),
@@ -139,7 +139,7 @@ def structure_of(backbone: Backbone, task: Task) -> ModelStructure:
     return ModelStructure(names, task, new_head=not backbone.weights.kept_head)
 
 
-def warm_pool_of(request: Request, world: World) -> WarmPool:
+def open_warm_pool(request: Request, world: World) -> WarmPool:
     """Features cached by jobs on this machine, within the size limit for all caches; the main process writes them."""
     size_gb = request.spec.features.size_gb
     max_bytes = None if size_gb is None else int(size_gb * 10**9)

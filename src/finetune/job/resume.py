@@ -88,7 +88,7 @@ class JobCheckpoints:
 def open_checkpoints(
     folder: Path | None,
     spec: CheckpointSpec,
-    specification_of_job: Callable[[], Specification],
+    compute_specification: Callable[[], Specification],
     state: TrainingState,
     interruption: Interruption,
     world: World,
@@ -98,7 +98,7 @@ def open_checkpoints(
     Args:
         folder: folder of the checkpoints; `None` if they would not outlive the job.
         spec: whether to resume, and how often to save.
-        specification_of_job: returns the specification of the job, computed from the weights before training.
+        compute_specification: returns the specification of the job, computed from the weights before training.
         state: the state to restore and save.
         interruption: stop request of the job.
         world: the processes of the job; all of them resume, and the main process saves.
@@ -115,7 +115,7 @@ def open_checkpoints(
             )
         yield JobCheckpoints(NoCheckpoints(), 0.0, lambda: (0.0, 0.0))
         return
-    specification = specification_of_job()
+    specification = compute_specification()
     started = time.monotonic()
     if not world.is_main:
         # The main process restores first: it downloads checkpoints and removes remains of interrupted writes.
@@ -138,7 +138,7 @@ def open_checkpoints(
         yield JobCheckpoints(saver, load_seconds, lambda: (saver.stalled, writer.seconds))
 
 
-def specification_of(
+def build_specification(
     spec: JobSpec, inputs: Inputs, backbone: Backbone, plan: Plan, numerics: Numerics
 ) -> Specification:
     """Everything that determines the bits of the result, except hardware: request, records, model, weights."""

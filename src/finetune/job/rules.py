@@ -26,7 +26,7 @@ _LEARNED_SHARE = 0.25
 """Share of the distance from chance level to a perfect score above which training records count as learned."""
 
 
-def setup_of(job: PreparedJob) -> Setup:
+def build_setup(job: PreparedJob) -> Setup:
     """The hyperparameters in effect and properties of the job, as input of the rules."""
     spec, inputs, expects = job.spec, job.inputs, job.backbone.expects
     optimization = spec.optimization
@@ -110,7 +110,7 @@ def findings_about_evaluation(
     measured = metrics.get(part or "")
     if not rules or part is None or not isinstance(measured, dict):
         return []
-    setup = setup_of(job)
+    setup = build_setup(job)
     counts = training_counts(job.inputs) if setup.trains else {}
     recalls = {row["label"]: row["recall"] for row in measured["per_class"] if row["recall"] is not None}
     learned = None

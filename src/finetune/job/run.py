@@ -33,8 +33,8 @@ from finetune.job.outputs import (
 from finetune.job.plan_summary import describe_plan
 from finetune.job.prepare import PreparedJob, prepare
 from finetune.job.request import Request
-from finetune.job.resume import open_checkpoints, specification_of
-from finetune.job.rules import build_rule_observer, findings_about_evaluation, setup_of
+from finetune.job.resume import build_specification, open_checkpoints
+from finetune.job.rules import build_rule_observer, build_setup, findings_about_evaluation
 from finetune.messages import OWN_LOGGER
 from finetune.monitoring.debugger import Debugger, create_debugger
 from finetune.monitoring.json_numbers import finite
@@ -74,7 +74,7 @@ def run_job(request: Request, interruption: Interruption, world: World) -> None:
             with interruption.raising(JobStopped):
                 job = prepare(request, interruption, Path(scratch), world)
                 logger.info("%s", describe_plan(job))
-            conclude(job, train(job))
+            evaluate_and_export(job, train(job))
         except JobStopped:
             logger.info(_NOTHING_TO_EXPORT)
         except torch.OutOfMemoryError as error:
@@ -120,7 +120,7 @@ def train(job: PreparedJob) -> TrainingResult:
         return TrainingResult(None, True, run_history.account, findings)
     run_history.open(restart=job.spec.checkpoint.resume == "never")
 
-    setup = setup_of(job)
+    setup = build_setup(job)
     debugger = create_debugger(job.request.files.debug_hook if job.world.is_main else None, job.backbone.module)
     inputs = DebuggedInputs(job.input_provider, debugger)
     training = build_training(
@@ -142,7 +142,7 @@ def train(job: PreparedJob) -> TrainingResult:
     with optional("The drift of the layers"):
         initial_weights = InitialWeights(job.backbone, job.plan.ever_trainable)
     # The specification hashes all weights: compute it only for jobs that save checkpoints.
-    specification = partial(specification_of, job.spec, job.inputs, job.backbone, job.plan, job.numerics)
+    specification = partial(build_specification, job.spec, job.inputs, job.backbone, job.plan, job.numerics)
     failure: DivergedError | None = None
     with open_checkpoints(
         folder, job.spec.checkpoint, specification, state, job.interruption, job.world
@@ -191,7 +191,7 @@ def evaluate_epoch(job: PreparedJob, debugged_inputs: DebuggedInputs) -> EpochMe
     return None if predictions is None else predictions.validation_row()
 
 
-def conclude(job: PreparedJob, trained: TrainingResult) -> None:
+def evaluate_and_export(job: PreparedJob, result: TrainingResult) -> None:
     """Evaluate the model; in the main process, export and check it, and write the other outputs.
 
     A stopped job exports the partially trained model.
@@ -200,7 +200,7 @@ def conclude(job: PreparedJob, trained: TrainingResult) -> None:
         DivergedError: weights or predictions are not finite; the report is written, but no model.
         PlatformError: the model folder cannot be written.
     """
-    state, finished = trained.state, trained.finished
+    state, finished = result.state, result.finished
     if state is not None and not finished and not state.progress.step:
         logger.info(_NOTHING_TO_EXPORT)
         return
@@ -208,38 +208,38 @@ def conclude(job: PreparedJob, trained: TrainingResult) -> None:
         # A job interrupted after its last step gives the same result as an uninterrupted one, bit for bit.
         job.input_provider.prepare_phase(job.plan.phase(max(0, state.progress.epoch - 1)))
 
-    evaluation = evaluate_parts(job) if finished or trained.stopped_by_rule else Evaluation({}, {})
+    evaluation = evaluate_parts(job) if finished or result.stopped_by_rule else Evaluation({}, {})
     if job.world.is_main:
-        write_outputs(job, trained, evaluation)
+        write_outputs(job, result, evaluation)
         return
-    failure = trained.failure or evaluation.failure
+    failure = result.failure or evaluation.failure
     if failure is not None:
         raise failure
 
 
-def write_outputs(job: PreparedJob, trained: TrainingResult, evaluation: Evaluation) -> None:
+def write_outputs(job: PreparedJob, result: TrainingResult, evaluation: Evaluation) -> None:
     """Export and check the model, then write the other outputs.
 
     Raises:
         DivergedError: weights or predictions are not finite; the report is written, but no model.
         PlatformError: the model folder cannot be written.
     """
-    state, finished = trained.state, trained.finished
+    state, finished = result.state, result.finished
     logger.info("%s", final_line(evaluation.metrics or metrics_of_best_epoch(state)) or "Nothing was evaluated.")
-    failure: Exception | None = trained.failure or evaluation.failure
+    failure: Exception | None = result.failure or evaluation.failure
     thresholds, decision = decide_thresholds(job, evaluation.results)
     if thresholds is None and failure is None and state is not None and target_of(job.spec.observe) is not None:
         logger.warning("Stopped before validation was evaluated: the model uses thresholds of 0.5.")
 
     metrics: dict[str, object] = dict(evaluation.metrics)
     metrics["job"] = job_summary(job.backbone, job.plan, job.spec.strategy.name, state, finished=finished)
-    metrics["interruptions"] = dict(trained.run_history.as_json())
+    metrics["interruptions"] = dict(result.run_history.as_json())
     if decision:
         metrics["decision"] = decision
     with optional("The rules about the evaluation"):
         history = state.history.rows if state is not None else []
-        trained.findings.add(findings_about_evaluation(job, evaluation.metrics, history))
-    metrics["findings"] = trained.findings.entries
+        result.findings.add(findings_about_evaluation(job, evaluation.metrics, history))
+    metrics["findings"] = result.findings.entries
 
     if failure is None:
         # Export first: the model does not depend on the other outputs.
@@ -253,7 +253,7 @@ def write_outputs(job: PreparedJob, trained: TrainingResult, evaluation: Evaluat
             failure = error
     if failure is not None:
         metrics["failure"] = cause_of(failure)
-    write_results(job, trained, metrics, evaluation.results, thresholds)
+    write_results(job, result, metrics, evaluation.results, thresholds)
     if failure is not None:
         raise failure
     logger.info("Done." if finished else "Stopped on request; exported the partially trained model.")
@@ -261,7 +261,7 @@ def write_outputs(job: PreparedJob, trained: TrainingResult, evaluation: Evaluat
 
 def write_results(
     job: PreparedJob,
-    trained: TrainingResult,
+    result: TrainingResult,
     metrics: dict[str, object],
     evaluated: Mapping[str, EvaluationResult],
     thresholds: ChosenThresholds | None,
@@ -272,14 +272,14 @@ def write_results(
         OSError: with strategy=evaluate, metrics or predictions, which are its results, cannot be written.
     """
     folder = job.request.paths.output_data
-    if trained.state is not None and "failure" not in metrics:
+    if result.state is not None and "failure" not in metrics:
         with optional("Measuring forgetting"):
             if measured := measure_forgetting(job, evaluated):
                 metrics["forgetting"] = measured
     drift: Mapping[str, float] = {}
-    if trained.initial_weights is not None:
+    if result.initial_weights is not None:
         with optional("Measuring the drift of the layers"):
-            drift = trained.initial_weights.drift(job.backbone)
+            drift = result.initial_weights.drift(job.backbone)
     required = not job.spec.strategy.trains
     with optional("Writing metrics.json", required=required):
         # JSON has no NaN or infinity; the report shows which values were not finite.
@@ -289,5 +289,5 @@ def write_results(
     with optional("Writing bad_records.json"):
         write_bad_records(folder, job.loaders)
     with optional("The report"):
-        report = build_report(job, metrics, evaluated, trained.run_history, drift, trained.schedule)
+        report = build_report(job, metrics, evaluated, result.run_history, drift, result.schedule)
         write_report(folder, report)

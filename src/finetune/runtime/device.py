@@ -80,14 +80,15 @@ def select_device(gpu: Gpu, expected: str | None) -> torch.device:
     """
     if gpu.driver and gpu.built_cuda and gpu.driver[0] < gpu.built_cuda[0]:
         raise PlatformError(
-            f"The host's NVIDIA driver is too old for this image: it supports CUDA {_text(gpu.driver)}, and PyTorch is"
-            f" built for CUDA {_text(gpu.built_cuda)}. Use a host with a newer driver, or an image with an older"
-            " PyTorch; CUDA_VISIBLE_DEVICES= (empty) trains on the CPU."
+            f"The host's NVIDIA driver is too old for this image: it supports CUDA {_format_version(gpu.driver)}, and"
+            f" PyTorch is built for CUDA {_format_version(gpu.built_cuda)}. Use a host with a newer driver, or an image"
+            " with an older PyTorch; CUDA_VISIBLE_DEVICES= (empty) trains on the CPU."
         )
     if not gpu.problem and gpu.capability < gpu.oldest:
         raise PlatformError(
-            f"The GPU is too old for this image: {gpu.name} has compute capability {_text(gpu.capability)}, and PyTorch"
-            f" is built for {_text(gpu.oldest)} and newer. Use a newer instance type, such as ml.g5 or ml.p4d."
+            f"The GPU is too old for this image: {gpu.name} has compute capability {_format_version(gpu.capability)},"
+            f" and PyTorch is built for {_format_version(gpu.oldest)} and newer. Use a newer instance type, such as"
+            " ml.g5 or ml.p4d."
         )
     if not gpu.problem:
         return torch.device("cuda")
@@ -117,23 +118,23 @@ def gpu_lines(name: str, memory: int, count: int, arithmetic: str) -> list[str]:
 
 def detect_gpu() -> Gpu:
     """Query the driver, if there is one, and PyTorch."""
-    built_cuda = _version(torch.version.cuda)
-    driver = _driver()
+    built_cuda = _parse_version(torch.version.cuda)
+    driver = _driver_version()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         usable = torch.cuda.is_available()
     if usable:
-        oldest = min((_capability(name) for name in torch.cuda.get_arch_list()), default=(0, 0))
+        oldest = min((_parse_capability(name) for name in torch.cuda.get_arch_list()), default=(0, 0))
         name, capability = torch.cuda.get_device_name(0), torch.cuda.get_device_capability(0)
         return Gpu("", driver, built_cuda, name, capability, oldest)
     if built_cuda is None:
         return Gpu("it is built without CUDA", driver)
     if driver is None:
         return Gpu("the container has no NVIDIA driver", None, built_cuda)
-    return Gpu(_problem(), driver, built_cuda)
+    return Gpu(_cuda_problem(), driver, built_cuda)
 
 
-def _driver() -> Version | None:
+def _driver_version() -> Version | None:
     version = ctypes.c_int(0)
     try:
         ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(version))
@@ -142,7 +143,7 @@ def _driver() -> Version | None:
     return (version.value // 1000, version.value % 1000 // 10) if version.value else None
 
 
-def _problem() -> str:
+def _cuda_problem() -> str:
     try:
         torch.zeros(1, device="cuda")
     except (RuntimeError, AssertionError) as error:
@@ -150,16 +151,16 @@ def _problem() -> str:
     return "there is a driver, but no device"
 
 
-def _version(text: str | None) -> Version | None:
+def _parse_version(text: str | None) -> Version | None:
     major, _, minor = (text or "").partition(".")
     return (int(major), int(minor or 0)) if major else None
 
 
-def _capability(architecture: str) -> Version:
+def _parse_capability(architecture: str) -> Version:
     """Parse `sm_75` and `compute_120` to (7, 5) and (12, 0)."""
     digits = re.sub(r"\D", "", architecture)
     return int(digits[:-1]), int(digits[-1])
 
 
-def _text(version: Version) -> str:
+def _format_version(version: Version) -> str:
     return f"{version[0]}.{version[1]}"
