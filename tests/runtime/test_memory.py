@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from finetune.runtime.memory import let_threads_spin
+from finetune.runtime.memory import set_spin_time
 
 MIB = 2**20
 # Allocates, fills and frees memory; prints how much of it the process still holds.
@@ -113,5 +113,5 @@ def test_wait_policy_of_the_user_is_respected(
 ) -> None:
     environment = dict(given)
     monkeypatch.setattr("finetune.runtime.memory.os.environ", environment)
-    let_threads_spin()
+    set_spin_time()
     assert environment.get("GOMP_SPINCOUNT") == spins

@@ -83,7 +83,7 @@ def announced_classes(request: Request) -> LabelMap | None:
     return LabelMap(names, data.multi_label)
 
 
-def as_announced(readers: Mapping[str, Reader], classes: LabelMap | None) -> dict[str, Reader]:
+def with_announced_classes(readers: Mapping[str, Reader], classes: LabelMap | None) -> dict[str, Reader]:
     """Wrap the readers so that labels may be indices into the announced classes."""
     return {name: reader if classes is None else AnnouncedReader(reader, classes) for name, reader in readers.items()}
 
@@ -135,7 +135,7 @@ def read_inputs(
     # Pipes number their classes in the announced order, which may be another one than that of the model.
     reordered = announced if labels is not None and announced != labels else None
     sources = open_streams(request, task, reordered, stopped)
-    readers = as_announced(readers, announced)
+    readers = with_announced_classes(readers, announced)
     holds_out = spec.data.validation_fraction > 0 and "validation" not in {*sources, *readers}
     splits_stream = holds_out and "train" in sources
     streams = {purpose: StreamPart(source) for purpose, source in sources.items()}

@@ -69,7 +69,7 @@ class Loaders:
         """Resumable position in the training stream; a null object without a stream."""
         return self.train.position if isinstance(self.train, StreamBatches) else NullState()
 
-    def waited(self) -> float:
+    def wait_seconds(self) -> float:
         """Seconds spent waiting for training and validation batches since the start."""
         return sum(batches.prefetcher.wait_seconds for batches in (self.train, self.validation) if batches is not None)
 

@@ -38,7 +38,7 @@ class LogObserver:
             logger.info("epoch %d: unfroze layer groups; now trainable: %s", epoch + 1, ", ".join(phase.trainable))
         self._progress.begin(epoch, state.progress.step_in_epoch)
         self._records_before = state.totals.records
-        self._waited_before = self._loaders.waited()
+        self._waited_before = self._loaders.wait_seconds()
 
     def step_done(self, state: TrainingState, loss: Tensor) -> None:
         """Log the progress within the epoch when it is due."""
@@ -58,7 +58,7 @@ class LogObserver:
         seconds = self._progress.seconds()
         logger.info("epoch %d took %s", epoch + 1, format_duration(seconds))
         train = self._loaders.train
-        waited, is_set = self._loaders.waited() - self._waited_before, self._spec.workers is not None
+        waited, is_set = self._loaders.wait_seconds() - self._waited_before, self._spec.workers is not None
         size = train.prefetcher.size if train else 0
         line = waiting_line(epoch, DataWait(waited, seconds, size, len(os.sched_getaffinity(0)), is_set))
         if line:

@@ -64,7 +64,7 @@ class Request:
         data = self.spec.data.model_copy(update={"class_names": names})
         return replace(self, spec=replace(self.spec, data=data))
 
-    def shares(self, channel: str) -> bool:
+    def is_sharded(self, channel: str) -> bool:
         """Whether the objects of a channel are sharded over several hosts; the shard of a host may be empty."""
         files = self.files
         return files.channels[channel].distribution == "shardedbys3key" and len(files.resources.hosts) > 1
@@ -104,7 +104,7 @@ def _check_folders(request: Request) -> None:
 
 def _refuse_sharded_channels(request: Request) -> None:
     # Only the first host trains, and it would see only its own shard.
-    sharded = [name for name in request.files.channels if request.shares(name)]
+    sharded = [name for name in request.files.channels if request.is_sharded(name)]
     if sharded:
         raise UserError(
             f"Channel {sharded[0]!r} is distributed over {len(request.files.resources.hosts)} hosts (ShardedByS3Key),"

@@ -69,7 +69,7 @@ def open_streams(
                 f"channel {channel.name!r}",
                 channel.stream_format,
                 channel.wrapped,
-                shared=request.shares(channel.name),
+                shared=request.is_sharded(channel.name),
                 classes=classes,
             ),
             DecodeOptions(
@@ -120,12 +120,12 @@ def measure_streams(
         if split is not None and not scan.fault:
             split.check_sides(source.channel, scan.records, scan.held_out)
     if trains:
-        parts |= _shares(source, split, expected, scan)
+        parts |= _split_stream(source, split, expected, scan)
         parts["train"] = replace(parts["train"], class_counts=_class_counts(scan, labels))
     return labels, parts
 
 
-def _shares(
+def _split_stream(
     source: StreamSource, split: StreamSplit | None, expected: int | None, scan: FirstPassScan | None
 ) -> dict[str, StreamPart]:
     """The training stream and its held-out share; `expected` counts the records of both."""

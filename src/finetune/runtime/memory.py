@@ -37,12 +37,12 @@ def set_variables() -> None:
     Must be called before the process has a second thread: setting a variable may move the environment in memory, and a
     thread that reads it at that time, as every library does when it is loaded, then reads freed memory.
     """
-    let_threads_spin()
+    set_spin_time()
     for name, value in _LIBRARY_VARIABLES.items():
         os.environ.setdefault(name, value)
 
 
-def let_threads_spin() -> None:
+def set_spin_time() -> None:
     """Set the spin time of OpenMP threads, unless the environment configures it."""
     if not any(name in os.environ for name in _WAIT_VARIABLES):
         # Spin for about 20 us, then sleep: enough to bridge two consecutive operations, and the most that a wait takes
@@ -63,7 +63,7 @@ def keep_freed_memory(*, equal_sizes: bool) -> bool:
     Returns:
         Whether glibc accepted the setting; `False` without glibc or if the environment configures the allocator.
     """
-    mallopt = _glibc("mallopt")
+    mallopt = _allocator_function("mallopt")
     if mallopt is None:
         return False
     return bool(mallopt(_MMAP_THRESHOLD, _MAX_BLOCK_EQUAL if equal_sizes else _MAX_BLOCK_VARYING)) and bool(
@@ -80,7 +80,7 @@ def share_one_heap() -> bool:
     Returns:
         See `keep_freed_memory`.
     """
-    mallopt = _glibc("mallopt")
+    mallopt = _allocator_function("mallopt")
     return mallopt is not None and bool(mallopt(_ARENA_MAX, 1))
 
 
@@ -90,11 +90,11 @@ def release_freed_memory() -> bool:
     Returns:
         See `keep_freed_memory`.
     """
-    trim = _glibc("malloc_trim")
+    trim = _allocator_function("malloc_trim")
     return trim is not None and bool(trim(0))
 
 
-def _glibc(name: str) -> Callable[..., int] | None:
+def _allocator_function(name: str) -> Callable[..., int] | None:
     """An allocator function, or `None` without glibc or if the environment configures the allocator."""
     if any(variable in os.environ for variable in _ALLOCATOR_VARIABLES):
         return None
