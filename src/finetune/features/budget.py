@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -66,7 +67,11 @@ class CacheBudget:
 
 def available_memory() -> int:
     """Return the bytes of memory still available to this process, on this host and in its container."""
-    lines = Path("/proc/meminfo").read_text("utf-8").splitlines()
+    try:
+        lines = Path("/proc/meminfo").read_text("utf-8").splitlines()
+    except FileNotFoundError:
+        # Not Linux: half of the memory, as the system does not report how much of it is available.
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
     free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
     try:
         limit = Path("/sys/fs/cgroup/memory.max").read_text("utf-8").strip()

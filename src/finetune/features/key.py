@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +19,7 @@ from finetune.errors import DataError
 from finetune.features.extractor import FeatureExtractor
 from finetune.models.backbone import Backbone
 from finetune.models.fingerprint import digest_frozen_weights
+from finetune.runtime.threads import usable_cores
 
 _LIBRARIES = ("torch", "torchvision", "pillow", "transformers", "tokenizers")
 _HEAD_CONFIG_NAMES = frozenset({"num_classes", "num_labels", "id2label", "label2id", "problem_type", "_name_or_path"})
@@ -90,7 +90,7 @@ def _digest_records(batches: Batches, *, with_keys: bool) -> str:
     """Hash the contents of the records in dataset order, with their keys if augmentation depends on those."""
     digest = hashlib.sha256()
     count = len(batches.dataset)
-    with ThreadPoolExecutor(min(_MAX_THREADS, len(os.sched_getaffinity(0)))) as threads:
+    with ThreadPoolExecutor(min(_MAX_THREADS, usable_cores())) as threads:
         for start in range(0, count, _RECORDS_AT_ONCE):
             positions = range(start, min(start + _RECORDS_AT_ONCE, count))
             digests = threads.map(lambda position: _digest_record(batches, position), positions)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from finetune.runtime.mapped_file import map_temporary_file
 
 logger = logging.getLogger(__name__)
 
@@ -216,16 +217,11 @@ class FeatureStore:
         rows_by_name = {}
         for name, value in examples.items():
             shape = (self._capacity, *value.shape[1:])
-            path = folder / f"features-{os.getpid()}-{id(self)}-{name}"
             try:
-                with path.open("wb") as file:
-                    os.posix_fallocate(file.fileno(), 0, math.prod(shape) * value.element_size())
-                rows = torch.from_file(str(path), shared=True, size=math.prod(shape), dtype=value.dtype)
+                rows = map_temporary_file(folder, math.prod(shape), value.dtype)
             except OSError as error:
                 logger.warning("Cannot cache features in %s: %s", folder, error)
                 return {}
-            finally:
-                path.unlink(missing_ok=True)
             rows_by_name[name] = rows.view(shape)
         return rows_by_name
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -19,6 +18,7 @@ from finetune.data.transforms.image import ImageGeometry
 from finetune.data.transforms.text import TextTransform, TokenLimits
 from finetune.job.inputs import Inputs
 from finetune.models.backbone import Backbone, ImageInput, ModelInput, TextInput
+from finetune.runtime.threads import usable_cores
 from finetune.training.state import NullState, Stateful
 from finetune.training.trainable_state import State
 
@@ -106,7 +106,7 @@ def build_loaders(inputs: Inputs, backbone: Backbone, spec: JobSpec, device: tor
     for part in inputs.parts().values():
         for key, reason in part.reader.left_out:
             bad[part.reader.channel].note(key, reason)
-    workers, max_workers = worker_counts(spec.run.workers, device, len(os.sched_getaffinity(0)))
+    workers, max_workers = worker_counts(spec.run.workers, device, usable_cores())
 
     expects, augmentation = backbone.expects, spec.data.augmentation
     transform = build_transform(expects, augmentation, _TOKEN_CACHE_BYTES)

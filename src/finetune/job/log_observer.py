@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 
 from torch import Tensor
 
@@ -12,6 +11,7 @@ from finetune.job.loaders import Loaders
 from finetune.monitoring.metric_lines import metric_line
 from finetune.monitoring.progress import ProgressLogger, format_duration
 from finetune.monitoring.waiting import DataWait, waiting_line
+from finetune.runtime.threads import usable_cores
 from finetune.strategies.plan import Phase
 from finetune.training.run_history import RunHistoryFile, process_age
 from finetune.training.state import EpochMetrics, TrainingState
@@ -60,6 +60,6 @@ class LogObserver:
         train = self._loaders.train
         waited, is_set = self._loaders.wait_seconds() - self._waited_before, self._spec.workers is not None
         size = train.prefetcher.size if train else 0
-        line = waiting_line(epoch, DataWait(waited, seconds, size, len(os.sched_getaffinity(0)), is_set))
+        line = waiting_line(epoch, DataWait(waited, seconds, size, usable_cores(), is_set))
         if line:
             logger.info("%s", line)

@@ -1,11 +1,17 @@
-"""Number of threads that compute a step on a CPU."""
+"""Numbers of cores and of threads that compute a step on a CPU."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+
+
+def usable_cores() -> int:
+    """Return the number of cores that this process may use; all cores where the platform cannot restrict them."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager

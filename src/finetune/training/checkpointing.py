@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from finetune.checkpoint.manifest import CheckpointInfo, Specification
 from finetune.checkpoint.snapshot import SnapshotBuffers
 from finetune.checkpoint.writer import BackgroundWriter
 from finetune.errors import PlatformError
+from finetune.runtime.threads import usable_cores
 from finetune.training.state import TrainingState
 
 logger = logging.getLogger(__name__)
@@ -143,8 +143,3 @@ class Checkpointing:
         except PlatformError as error:
             logger.warning("%s", error)
             self._last_saved = None
-
-
-def usable_cores() -> int:
-    """Number of CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from finetune.runtime.mapped_file import map_temporary_file
 
 logger = logging.getLogger(__name__)
 
@@ -61,14 +62,9 @@ class ByteArena:
     def _map_segment(self, size: int) -> Tensor | None:
         """Map a segment of an unnamed file; return `None` if the disk is full."""
         assert self._folder is not None  # noqa: S101  # the file budget is 0 without a folder
-        path = self._folder / f"cache-{os.getpid()}-{id(self)}"
         try:
-            with path.open("wb") as file:
-                os.posix_fallocate(file.fileno(), 0, size)
-            return torch.from_file(str(path), shared=True, size=size, dtype=torch.uint8)
+            return map_temporary_file(self._folder, size, torch.uint8)
         except OSError as error:
             logger.warning("Cannot extend the cache in %s: %s", self._folder, error)
             self._file_left = 0
             return None
-        finally:
-            path.unlink(missing_ok=True)

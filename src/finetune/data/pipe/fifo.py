@@ -38,6 +38,13 @@ _POLL_SECONDS = 0.05
 _LOG_INTERVAL_SECONDS = 30.0
 
 
+def enlarge_pipe(descriptor: int) -> None:
+    """Request a capacity of `PIPE_BYTES` for a pipe, where the system supports it."""
+    if hasattr(fcntl, "F_SETPIPE_SZ"):
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+
+
 @dataclass(frozen=True, slots=True)
 class PipeOptions:
     """Location of the FIFOs of a channel, and how long to wait for them.
@@ -104,8 +111,7 @@ class Pipe:
             if not stat.S_ISFIFO(mode):
                 raise PlatformError(f"channel {self._options.channel!r} uses Pipe mode, but {self.path} is not a FIFO.")
             descriptor = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-            with contextlib.suppress(OSError):
-                fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+            enlarge_pipe(descriptor)
             return descriptor
 
     def _chunks(self, descriptor: int, index: int) -> Generator[memoryview, None, None]:

@@ -10,9 +10,7 @@ process may leave an epoch before its end and continue with the next one.
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import fcntl
 import json
 import math
 import os
@@ -29,7 +27,7 @@ from typing import Any
 from finetune.data.formats.codec import Codec
 from finetune.data.framing.window import DamagedStream, Window
 from finetune.data.pipe.batch_shares import BatchShare, ReadBatches
-from finetune.data.pipe.fifo import PIPE_BYTES, Pipe, PipeOptions, WaitTimer
+from finetune.data.pipe.fifo import Pipe, PipeOptions, WaitTimer, enlarge_pipe
 from finetune.data.pipe.source import RecordSource, StreamRecord
 from finetune.errors import JobStopped, PlatformError
 
@@ -257,6 +255,5 @@ def _open(options: PipeOptions, rank: int) -> int:
             wait.check()
             time.sleep(_POLL_SECONDS)
             continue
-        with contextlib.suppress(OSError):
-            fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+        enlarge_pipe(descriptor)
         return descriptor

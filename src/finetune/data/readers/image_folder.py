@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,7 @@ from finetune.data.readers.dataset_root import check_class_folders
 from finetune.data.record import Reader, Record
 from finetune.data.transforms.image_formats import COMMON_ENDINGS, HEAD_BYTES, IMAGE_ENDINGS, is_image, is_raw_photo
 from finetune.errors import DataError
+from finetune.runtime.threads import usable_cores
 
 _log = logging.getLogger(__name__)
 
@@ -139,7 +139,7 @@ def find_images(listing: Listing, keys: Sequence[str]) -> list[str]:
     """
     unrecognized = [key for key in keys if ending_of(key) not in IMAGE_ENDINGS and not is_raw_photo(ending_of(key))]
     # Each check is a request if the channel is mounted from S3.
-    with ThreadPoolExecutor(min(_MAX_THREADS, 2 * len(os.sched_getaffinity(0)))) as threads:
+    with ThreadPoolExecutor(min(_MAX_THREADS, 2 * usable_cores())) as threads:
         flags = threads.map(lambda key: _starts_as_image(listing.root / key), unrecognized)
         by_content = {key for key, is_image_file in zip(unrecognized, flags, strict=True) if is_image_file}
     return [key for key in keys if ending_of(key) in IMAGE_ENDINGS or key in by_content]

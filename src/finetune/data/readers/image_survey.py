@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import logging
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -25,6 +24,7 @@ from finetune.data.transforms.image import (
     ignore_pillow_warnings,
 )
 from finetune.errors import DataError
+from finetune.runtime.threads import usable_cores
 
 _log = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ def survey_images(reader: Reader) -> int | None:
 
 def _inspect_images(reader: Reader, indices: Sequence[int]) -> list[_ImageProperties]:
     ignore_pillow_warnings()
-    with ThreadPoolExecutor(min(_MAX_THREADS, 2 * len(os.sched_getaffinity(0)))) as threads:
+    with ThreadPoolExecutor(min(_MAX_THREADS, 2 * usable_cores())) as threads:
         return [
             image for image in threads.map(lambda index: _inspect_image(reader, index), indices) if image is not None
         ]

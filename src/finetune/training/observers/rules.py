@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import time
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -26,6 +25,7 @@ from finetune.monitoring.rules.setup import Setup
 from finetune.monitoring.rules.symptoms import check_training
 from finetune.monitoring.timing import Timing
 from finetune.runtime.optional import Guard
+from finetune.runtime.threads import usable_cores
 from finetune.strategies.plan import Phase
 from finetune.training.probe import Probe
 from finetune.training.run_history import RunHistory
@@ -214,7 +214,7 @@ class RuleObserver:
                 100 * (after - before) for after, before in zip(clocks, self._last_clocks, strict=True)
             )
             free, total = torch.cuda.mem_get_info()
-            cores = len(os.sched_getaffinity(0))
+            cores = usable_cores()
             sample = MachineSample(
                 min(100.0, 100 * gpu / wall), 100 * cpu / wall / cores, 100 * data / wall, 100 * (1 - free / total)
             )
