@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from finetune.config.hyperparameters import ModelSpec, Task
+from finetune.config.hyperparameters import ModelSpec, TaskName
 from finetune.data.record import Content
 from finetune.data.transforms.base import Transform
 from finetune.export.export import ArtifactContents, export
@@ -27,7 +27,7 @@ class ModelSetup:
 
     name: str | None
     folder: Path | None = None
-    task: Task = "image-classification"
+    task: TaskName = "image-classification"
     labels: tuple[str, ...] = LABELS
     multi_label: bool = False
     image_size: int | None = 32

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from finetune.config.hyperparameters import DataSpec, Task
+from finetune.config.hyperparameters import DataSpec, TaskName
 from finetune.data.record import Content, Record
 
 
@@ -29,7 +29,9 @@ class MemoryReader:
     channel = "train"
     left_out: tuple[tuple[str, str], ...] = ()
 
-    def __init__(self, records: Sequence[tuple[Content, tuple[str, ...]]], task: Task = "text-classification") -> None:
+    def __init__(
+        self, records: Sequence[tuple[Content, tuple[str, ...]]], task: TaskName = "text-classification"
+    ) -> None:
         self.task = task
         self._records = list(records)
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from finetune.config.hyperparameters import ModelSpec, Task
+from finetune.config.hyperparameters import ModelSpec, TaskName
 from finetune.models.backbone import Backbone, ImageInput
 from finetune.models.request import ModelRequest
 
@@ -20,7 +20,7 @@ def request_model(
     name: str | None,
     scratch: Path,
     *,
-    task: Task = "image-classification",
+    task: TaskName = "image-classification",
     labels: tuple[str, ...] = LABELS,
     multi_label: bool = False,
     pretrained: bool = True,

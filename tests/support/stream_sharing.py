@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.config.content_types import StreamFormat
-from finetune.config.hyperparameters import Task
+from finetune.config.hyperparameters import TaskName
 from finetune.config.parse import parse_hyperparameters
 from finetune.data.formats.codec import StreamLayout
 from finetune.data.formats.named_fields import DecodeOptions
@@ -76,7 +76,7 @@ def processes(
 
 def source_of(folder: Path, stream_format: StreamFormat, stop: threading.Event) -> StreamSource:
     """The channel `train` with its pipes in a folder."""
-    task: Task = "text-classification" if stream_format == "csv" else "image-classification"
+    task: TaskName = "text-classification" if stream_format == "csv" else "image-classification"
     options = PipeOptions("train", folder, folder / "state", PATIENCE_SECONDS, stop.is_set)
     return StreamSource(
         options, StreamLayout("train", stream_format), DecodeOptions(task, parse_hyperparameters({}).data)

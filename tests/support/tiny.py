@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from finetune.config.hyperparameters import Task
+from finetune.config.hyperparameters import TaskName
 from finetune.data.bad_records import BadRecords
 from finetune.data.labels import LabelMap
 from finetune.data.loading.batches import Batches, BatchOptions
@@ -91,7 +91,7 @@ class TinyReader:
 
     count: int
     channel: str = "train"
-    task: Task = "image-classification"
+    task: TaskName = "image-classification"
     left_out: tuple[tuple[str, str], ...] = ()
 
     def __len__(self) -> int:

@@ -16,7 +16,7 @@ from finetune.config.content_types import (
     stream_format_of,
 )
 from finetune.config.faults import join_faults, quoted
-from finetune.config.hyperparameters import JobSpec, Task
+from finetune.config.hyperparameters import JobSpec, TaskName
 from finetune.errors import UserError, did_you_mean
 
 IMAGE_TYPES = frozenset(IMAGE_FORMATS)
@@ -177,7 +177,7 @@ def _input_mode_faults(channel: CheckedChannel, purpose: str, mode: str) -> list
     return []
 
 
-def _content_type_faults(channel: CheckedChannel, purpose: str, task: Task | None) -> list[str]:
+def _content_type_faults(channel: CheckedChannel, purpose: str, task: TaskName | None) -> list[str]:
     content_type, allowed = channel.content_type, _CONTENT_TYPES[purpose]
     if purpose in _RECORD_CHANNELS and task is not None:
         allowed = IMAGE_TYPES if task == "image-classification" else TEXT_TYPES

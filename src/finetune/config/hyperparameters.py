@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from finetune.config.optimizers import OPTIMIZERS, OptimizerName, join_names, optimizers_using
 from finetune.config.values import infer_format, parse_value
 
-Task = Literal["image-classification", "text-classification"]
+TaskName = Literal["image-classification", "text-classification"]
 StrategyName = Literal["feature_extraction", "partial", "full", "gradual", "from_scratch", "evaluate"]
 ScheduleName = Literal["constant", "step", "exponential", "cosine", "linear"]
 Augmentation = Literal["none", "basic", "strong"]
@@ -41,7 +41,7 @@ class Section(BaseModel):
 class DataSpec(Section):
     """Data: records and their conversion to examples."""
 
-    task: Task | None = Field(None, description="Task; detected from the data by default.")
+    task: TaskName | None = Field(None, description="Task; detected from the data by default.")
     multi_label: bool = Field(False, description="Whether a record may have several labels, or none.")
     label_column: str | None = Field(
         None, description="Label column of tables; detected from names and content by default."

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Generic, TypeVar
 
-from finetune.config.hyperparameters import CheckpointSpec, FeatureSpec, JobSpec, OptimizationSpec, Section, Task
+from finetune.config.hyperparameters import CheckpointSpec, FeatureSpec, JobSpec, OptimizationSpec, Section, TaskName
 from finetune.config.optimizers import OPTIMIZERS, join_names, optimizers_using
 from finetune.config.rules import parse_rules
 
@@ -29,7 +29,7 @@ class JobFacts:
     """
 
     spec: JobSpec
-    task: Task
+    task: TaskName
     channels: frozenset[str]
     piped: frozenset[str]
     freezes: bool

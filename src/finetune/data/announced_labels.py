@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from finetune.config.hyperparameters import Task
+from finetune.config.hyperparameters import TaskName
 from finetune.data.json_text import parse_json
 from finetune.data.label_parsing import label_name
 from finetune.data.labels import LabelMap
@@ -27,7 +27,7 @@ class AnnouncedReader:
     def __init__(self, reader: Reader, label_map: LabelMap) -> None:
         """Wrap `reader`; labels that match no announced class are left unchanged."""
         self.channel = reader.channel
-        self.task: Task = reader.task
+        self.task: TaskName = reader.task
         self.left_out = reader.left_out
         self.other_files = other_files_of(reader)
         self._reader = reader

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from finetune.config.hyperparameters import Task
+from finetune.config.hyperparameters import TaskName
 from finetune.data.record import Record
 
 
@@ -12,12 +12,12 @@ class InMemoryReader:
     """A `Reader` of a few records in memory."""
 
     def __init__(
-        self, channel: str, task: Task, records: Sequence[Record], left_out: Sequence[tuple[str, str]] = ()
+        self, channel: str, task: TaskName, records: Sequence[Record], left_out: Sequence[tuple[str, str]] = ()
     ) -> None:
         """Store records, and the keys and reasons of bad records."""
         self.channel = channel
         self.left_out = tuple(left_out)
-        self.task: Task = task
+        self.task: TaskName = task
         self._records = tuple(records)
 
     def __len__(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from finetune.config.hyperparameters import Task
+from finetune.config.hyperparameters import TaskName
 
 Content = bytes | tuple[str, ...]
 
@@ -34,7 +34,7 @@ class Reader(Protocol):
         ...
 
     @property
-    def task(self) -> Task:
+    def task(self) -> TaskName:
         """Task of the records, which determines the type of their content."""
         ...
 

@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path, PurePosixPath
 
 import finetune
-from finetune.config.hyperparameters import Task
+from finetune.config.hyperparameters import TaskName
 from finetune.errors import PlatformError
 from finetune.export.inference import FORMAT_VERSION
 from finetune.models.backbone import Backbone
@@ -42,7 +42,7 @@ class ArtifactContents:
         thresholds: probability per class above which it is predicted; `None` for the defaults.
     """
 
-    task: Task
+    task: TaskName
     labels: tuple[str, ...]
     multi_label: bool
     metrics: Mapping[str, object]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from finetune.config.compat.aliases import OBJECTIVE
-from finetune.config.hyperparameters import DataSpec, JobSpec, ObserveSpec, Task
+from finetune.config.hyperparameters import DataSpec, JobSpec, ObserveSpec, TaskName
 from finetune.data.announced_labels import AnnouncedReader, read_label_file
 from finetune.data.labels import LabelMap, Origin, build_label_map, check_known_classes
 from finetune.data.loading.dataset import Subset
@@ -43,7 +43,7 @@ class Inputs:
         streams: channels in Pipe mode, by purpose.
     """
 
-    task: Task
+    task: TaskName
     labels: LabelMap
     train: Subset | None
     validation: Subset | None
@@ -107,7 +107,7 @@ def open_readers(sources: Mapping[str, ChannelSource], spec: DataSpec) -> dict[s
 def read_inputs(
     request: Request,
     readers: Mapping[str, Reader],
-    task: Task,
+    task: TaskName,
     announced: LabelMap | None,
     evaluated: LabelMap | None,
     stopped: Callable[[], bool],

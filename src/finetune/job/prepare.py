@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from finetune.config.hyperparameters import JobSpec, Task
+from finetune.config.hyperparameters import JobSpec, TaskName
 from finetune.data.labels import LabelMap
 from finetune.data.readers.image_survey import survey_images
 from finetune.distributed.world import World
@@ -133,7 +133,7 @@ def prepare(request: Request, interruption: Interruption, scratch: Path, world: 
     )
 
 
-def structure_of(backbone: Backbone, task: Task) -> ModelStructure:
+def structure_of(backbone: Backbone, task: TaskName) -> ModelStructure:
     """The layer groups of the model, as input of the strategies."""
     names = tuple(group.name for group in backbone.layer_groups())
     return ModelStructure(names, task, new_head=not backbone.weights.kept_head)
@@ -146,7 +146,7 @@ def open_warm_pool(request: Request, world: World) -> WarmPool:
     return WarmPool(request.paths.warm_pool, max_bytes, read_only=not world.is_main)
 
 
-def locate_model(request: Request, task: Task, scratch: Path) -> tuple[ModelRequest, Source]:
+def locate_model(request: Request, task: TaskName, scratch: Path) -> tuple[ModelRequest, Source]:
     """The model request without the labels, which are not known yet, and the source of the weights."""
     spec = request.spec
     model_request = ModelRequest(

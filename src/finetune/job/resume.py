@@ -17,7 +17,7 @@ from finetune.checkpoint.reading import LoadedCheckpoint
 from finetune.checkpoint.snapshot import Snapshot
 from finetune.checkpoint.store import CheckpointStore, StopDeadlineError
 from finetune.checkpoint.writer import BackgroundWriter
-from finetune.config.hyperparameters import CheckpointSpec, JobSpec, Task
+from finetune.config.hyperparameters import CheckpointSpec, JobSpec, TaskName
 from finetune.data.loading.dataset import Subset
 from finetune.distributed.world import World
 from finetune.errors import JobStopped, UserError
@@ -168,7 +168,7 @@ def build_specification(
     return Specification.of(fields)
 
 
-def _digest_of_records(part: Subset, task: Task) -> str:
+def _digest_of_records(part: Subset, task: TaskName) -> str:
     """Digest of keys and labels, and of texts, which are in memory; images are identified by name only."""
     digest = hashlib.blake2b(digest_size=16)
     for index in part.indices:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from finetune.config.content_types import TEXT_FORMATS
-from finetune.config.hyperparameters import DataSpec, JobSpec, Task
+from finetune.config.hyperparameters import DataSpec, JobSpec, TaskName
 from finetune.data.formats.codec import StreamLayout
 from finetune.data.formats.named_fields import DecodeOptions
 from finetune.data.in_memory import InMemoryReader
@@ -40,7 +40,7 @@ class StreamPart:
     total: int | None = None
 
 
-def task_of(request: Request) -> Task | None:
+def task_of(request: Request) -> TaskName | None:
     """The task given by hyperparameter, or implied by the content type of a channel in Pipe mode."""
     if request.spec.data.task is not None:
         return request.spec.data.task
@@ -51,7 +51,7 @@ def task_of(request: Request) -> Task | None:
 
 
 def open_streams(
-    request: Request, task: Task, classes: LabelMap | None, stopped: Callable[[], bool]
+    request: Request, task: TaskName, classes: LabelMap | None, stopped: Callable[[], bool]
 ) -> dict[str, StreamSource]:
     """Create the streams of channels in Pipe mode, by purpose, without opening a pipe.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from finetune.config.hyperparameters import Task
+from finetune.config.hyperparameters import TaskName
 from finetune.errors import UserError, did_you_mean
 from finetune.models.backbone import Backbone
 from finetune.models.request import ModelRequest
@@ -18,7 +18,7 @@ from finetune.models.weights.unsupported_formats import refuse_foreign_tensors
 Builder = Callable[[ModelRequest, Source], Backbone]
 
 # Known hub names, for suggestions on misspelled ones; any other `owner/name` is accepted too.
-HUB_MODELS: dict[str, Task] = {
+HUB_MODELS: dict[str, TaskName] = {
     "bert-base-cased": "text-classification",
     "bert-base-multilingual-cased": "text-classification",
     "bert-base-uncased": "text-classification",
@@ -50,9 +50,9 @@ _BUILDERS: dict[str, Builder] = {
 }
 
 
-def registered_models() -> dict[str, tuple[Task, Builder]]:
+def registered_models() -> dict[str, tuple[TaskName, Builder]]:
     """Return every known name with its task and its builder."""
-    table: dict[str, tuple[Task, Builder]] = {}
+    table: dict[str, tuple[TaskName, Builder]] = {}
     table.update(dict.fromkeys(torchvision_names(), ("image-classification", build_torchvision)))
     table.update({name: (task, build_transformers) for name, task in HUB_MODELS.items()})
     return table
@@ -82,7 +82,7 @@ def builder_for(request: ModelRequest, source: Source) -> Builder:
     return builder
 
 
-def _builder_by_name(name: str, task: Task) -> Builder:
+def _builder_by_name(name: str, task: TaskName) -> Builder:
     models = registered_models()
     if name in models:
         model_task, builder = models[name]
@@ -99,5 +99,5 @@ def _builder_by_name(name: str, task: Task) -> Builder:
     )
 
 
-def _wrong_task_message(fact: str, task: Task) -> str:
+def _wrong_task_message(fact: str, task: TaskName) -> str:
     return f"{fact}, but the task is {task}: choose another model, or check the data and `task`."

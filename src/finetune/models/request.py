@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from finetune.config.hyperparameters import ModelSpec, Task
+from finetune.config.hyperparameters import ModelSpec, TaskName
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class ModelRequest:
     """
 
     spec: ModelSpec
-    task: Task
+    task: TaskName
     labels: tuple[str, ...]
     multi_label: bool
     pretrained: bool

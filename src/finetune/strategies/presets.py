@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from finetune.config.hyperparameters import OptimizationSpec, StrategySpec, Task
+from finetune.config.hyperparameters import OptimizationSpec, StrategySpec, TaskName
 from finetune.config.optimizers import OPTIMIZERS, LearningRateFamily
 from finetune.errors import UserError
 from finetune.strategies.plan import Phase, Plan
@@ -27,7 +27,7 @@ class DefaultLearningRates:
     scratch: float
 
 
-_DEFAULT_LEARNING_RATES: Mapping[LearningRateFamily, Mapping[Task, DefaultLearningRates]] = MappingProxyType(
+_DEFAULT_LEARNING_RATES: Mapping[LearningRateFamily, Mapping[TaskName, DefaultLearningRates]] = MappingProxyType(
     {
         "adaptive": {
             "image-classification": DefaultLearningRates(head=3e-3, pretrained=2e-4, scratch=1e-3),
@@ -43,7 +43,7 @@ HEAD_LEARNING_RATE_RATIO = 10.0
 """Ratio of a new head's learning rate to `learning_rate`, if `head_learning_rate` is not set."""
 
 
-def default_learning_rates(task: Task, optimization: OptimizationSpec) -> DefaultLearningRates:
+def default_learning_rates(task: TaskName, optimization: OptimizationSpec) -> DefaultLearningRates:
     """Return the default learning rates for a task and the family of the optimizer."""
     return _DEFAULT_LEARNING_RATES[OPTIMIZERS[optimization.optimizer].learning_rates][task]
 
@@ -59,7 +59,7 @@ class ModelStructure:
     """
 
     groups: tuple[str, ...]
-    task: Task
+    task: TaskName
     new_head: bool
 
 

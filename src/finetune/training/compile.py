@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from finetune.config.hyperparameters import JobSpec, Task
+from finetune.config.hyperparameters import JobSpec, TaskName
 from finetune.errors import UserError
 from finetune.training.step import Forward
 
@@ -13,7 +13,7 @@ _MAX_SHAPES = 64
 changes the last bits of results."""
 
 
-def check_compiler(spec: JobSpec, task: Task, device: torch.device) -> None:
+def check_compiler(spec: JobSpec, task: TaskName, device: torch.device) -> None:
     """Check that `torch.compile` works here by compiling a small function, if the job uses it.
 
     Raises:

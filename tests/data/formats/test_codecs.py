@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from finetune.config.content_types import StreamFormat
-from finetune.config.hyperparameters import Task
+from finetune.config.hyperparameters import TaskName
 from finetune.config.parse import parse_hyperparameters
 from finetune.data.formats.codec import StreamLayout, choose_codec
 from finetune.data.formats.named_fields import DecodedRecord, DecodeOptions
@@ -19,13 +19,13 @@ from tests.support.stream_writers import example, recordio, split_chunks, tfreco
 
 FIXTURES = Path(__file__).parent / "fixtures"
 PNG = b"\x89PNG\r\n\x1a\n"
-TEXT: Task = "text-classification"
-IMAGE: Task = "image-classification"
+TEXT: TaskName = "text-classification"
+IMAGE: TaskName = "image-classification"
 
 
 def decode(
     stream: bytes,
-    task: Task = IMAGE,
+    task: TaskName = IMAGE,
     stream_format: StreamFormat | None = None,
     wrapped: bool = False,
     class_ids: bool = False,

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from finetune.config.hyperparameters import Task
+from finetune.config.hyperparameters import TaskName
 from finetune.data.bad_records import BadRecordError, BadRecords
 from finetune.data.labels import LabelMap
 from finetune.data.loading.batches import Batch, Batches, BatchOptions
@@ -34,7 +34,7 @@ class _LoggingReader:
     """An in-memory channel that records which records were read."""
 
     channel = "train"
-    task: Task = "image-classification"
+    task: TaskName = "image-classification"
     left_out: tuple[tuple[str, str], ...] = ()
 
     def __init__(self, contents: Sequence[bytes | DataError]) -> None:

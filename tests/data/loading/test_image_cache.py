@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from finetune.config.hyperparameters import Augmentation, Task
+from finetune.config.hyperparameters import Augmentation, TaskName
 from finetune.data.bad_records import BadRecords
 from finetune.data.labels import LabelMap
 from finetune.data.loading.batches import Batch, Batches, BatchOptions
@@ -41,7 +41,7 @@ class CountingReader:
     """Counts the reads of each image; the second to last is damaged."""
 
     channel: str = "train"
-    task: Task = "image-classification"
+    task: TaskName = "image-classification"
     left_out: tuple[tuple[str, str], ...] = ()
     reads: list[int] = field(default_factory=list)
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from finetune.config.hyperparameters import Task
+from finetune.config.hyperparameters import TaskName
 from finetune.data.bad_records import BadRecords
 from finetune.data.labels import LabelMap
 from finetune.data.loading.batches import Batches, BatchOptions
@@ -32,7 +32,7 @@ class Texts:
     """A channel of byte strings with one unreadable record; it logs the requested records."""
 
     channel = "train"
-    task: Task = "text-classification"
+    task: TaskName = "text-classification"
     left_out: tuple[tuple[str, str], ...] = ()
 
     def __init__(self) -> None:

@@ -8,7 +8,7 @@ from threading import Event
 
 import pytest
 
-from finetune.config.hyperparameters import Task
+from finetune.config.hyperparameters import TaskName
 from finetune.data.formats.codec import Codec
 from finetune.data.formats.named_fields import DecodeOptions
 from finetune.data.formats.record_codecs import ImageRecordCodec
@@ -30,7 +30,7 @@ class Stream:
     """The same records in every epoch, rotated by one each time."""
 
     channel = "train"
-    task: Task = "image-classification"
+    task: TaskName = "image-classification"
     other_records = 0
     head = b""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from finetune.config.hyperparameters import DataSpec, Task
+from finetune.config.hyperparameters import DataSpec, TaskName
 from finetune.data.label_parsing import label_names
 from finetune.data.readers.channel_files import some_of
 from finetune.data.record import Content
@@ -50,7 +50,7 @@ class DecodeOptions:
         shared: table columns of other channels.
     """
 
-    task: Task
+    task: TaskName
     spec: DataSpec
     class_ids: bool = False
     shared: SharedColumns = field(default_factory=SharedColumns)

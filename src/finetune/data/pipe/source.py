@@ -11,7 +11,7 @@ from typing import Protocol
 
 import google_crc32c
 
-from finetune.config.hyperparameters import Task
+from finetune.config.hyperparameters import TaskName
 from finetune.data.formats.codec import Codec, StreamLayout, choose_codec
 from finetune.data.formats.named_fields import DecodedRecord, DecodeOptions, RawRecord
 from finetune.data.framing.gzip_members import decompress_gzip
@@ -66,7 +66,7 @@ class RecordSource(Protocol):
     """
 
     channel: str
-    task: Task
+    task: TaskName
     stop: Event
     other_records: int
 
@@ -102,7 +102,7 @@ class StreamSource:
     def __init__(self, pipe_options: PipeOptions, layout: StreamLayout, decode_options: DecodeOptions) -> None:
         """Initialize without opening the pipe."""
         self.channel = pipe_options.channel
-        self.task: Task = decode_options.task
+        self.task: TaskName = decode_options.task
         self.stop = Event()
         self.head = b""
         self._stop_requested = pipe_options.stopped

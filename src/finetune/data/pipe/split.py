@@ -12,7 +12,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from threading import Event
 
-from finetune.config.hyperparameters import Task
+from finetune.config.hyperparameters import TaskName
 from finetune.data.formats.codec import Codec
 from finetune.data.loading.order import record_seed
 from finetune.data.pipe.source import RecordSource, StreamRecord, record_identity
@@ -85,7 +85,7 @@ class StreamShare:
             held_out: whether this is the validation side.
         """
         self.channel = source.channel
-        self.task: Task = source.task
+        self.task: TaskName = source.task
         self.stop: Event = source.stop
         self.other_records = 0
         self._source = source

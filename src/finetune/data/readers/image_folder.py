@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from finetune.config.hyperparameters import Task
+from finetune.config.hyperparameters import TaskName
 from finetune.data.readers.channel_files import Listing, count_endings, ending_of, some_of
 from finetune.data.readers.dataset_root import check_class_folders
 from finetune.data.record import Reader, Record
@@ -33,7 +33,7 @@ class ImageFolderReader:
             folders) and ending.
     """
 
-    task: Task = "image-classification"
+    task: TaskName = "image-classification"
 
     def __init__(
         self,

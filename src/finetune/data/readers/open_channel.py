@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from finetune.config.content_types import RECORD_TYPES
-from finetune.config.hyperparameters import DataSpec, Task
+from finetune.config.hyperparameters import DataSpec, TaskName
 from finetune.data.formats.named_fields import DecodeOptions
 from finetune.data.readers.augmented_manifest import manifests_of, read_augmented_manifest
 from finetune.data.readers.channel_files import Listing, count_endings, ending_of, list_files, some_of
@@ -25,7 +25,7 @@ from finetune.errors import DataError, UserError
 
 _log = logging.getLogger(__name__)
 
-_EXPECTED: Mapping[Task, str] = {
+_EXPECTED: Mapping[TaskName, str] = {
     IMAGES: f"a folder per class with images ({', '.join(COMMON_ENDINGS)})",
     TEXTS: f"tables with a label and a text per row ({', '.join(sorted(TABLE_ENDINGS))}, or other files with a content"
     " type such as text/csv or text/plain)",
@@ -170,7 +170,7 @@ def _media_type(content_type: str | None) -> str:
     return (content_type or "").partition(";")[0].strip().lower()
 
 
-def _task_of_content_type(content_type: str | None) -> Task | None:
+def _task_of_content_type(content_type: str | None) -> TaskName | None:
     media_type = _media_type(content_type)
     if media_type in TABLE_TYPES:
         return TEXTS
@@ -179,7 +179,7 @@ def _task_of_content_type(content_type: str | None) -> Task | None:
     return None
 
 
-def _task_of_contents(contents: _Contents, source: ChannelSource) -> Task:
+def _task_of_contents(contents: _Contents, source: ChannelSource) -> TaskName:
     if contents.images and contents.tables:
         _check_labels_in_table(contents, source)
         raise UserError(
@@ -208,7 +208,7 @@ def _check_labels_in_table(contents: _Contents, source: ChannelSource) -> None:
         )
 
 
-def _explain_empty(listing: Listing, folder: Path, task: Task | None) -> str:
+def _explain_empty(listing: Listing, folder: Path, task: TaskName | None) -> str:
     if listing.skipped_links:
         return (
             f"channel {listing.channel!r} contains no files, only {len(listing.skipped_links)} symbolic links that are"
@@ -219,7 +219,7 @@ def _explain_empty(listing: Listing, folder: Path, task: Task | None) -> str:
     return f"channel {listing.channel!r} is empty: no files in {folder}{empty}; {_expected_contents(task)}"
 
 
-def _check_task(contents: _Contents, task: Task, source: ChannelSource) -> None:
+def _check_task(contents: _Contents, task: TaskName, source: ChannelSource) -> None:
     images, tables = contents.images, contents.tables
     matching, others = (images, tables) if task == IMAGES else (tables, images)
     if matching:
@@ -236,6 +236,6 @@ def _check_task(contents: _Contents, task: Task, source: ChannelSource) -> None:
     )
 
 
-def _expected_contents(task: Task | None) -> str:
+def _expected_contents(task: TaskName | None) -> str:
     kinds = _EXPECTED.values() if task is None else (_EXPECTED[task],)
     return "expected " + ", or ".join(kinds)

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from finetune.config.hyperparameters import Task
+from finetune.config.hyperparameters import TaskName
 from finetune.data.bad_records import too_many_message
 from finetune.data.formats.codec import Codec, StreamLayout, choose_codec
 from finetune.data.formats.image_records import is_encoded_image
@@ -33,8 +33,8 @@ from finetune.errors import DataError, PlatformError
 
 _log = logging.getLogger(__name__)
 
-IMAGES: Task = "image-classification"
-TEXTS: Task = "text-classification"
+IMAGES: TaskName = "image-classification"
+TEXTS: TaskName = "text-classification"
 
 _CHUNK = 1 << 20
 _END_OF_TAR = bytes(1024)
@@ -88,10 +88,10 @@ class RecordFilesReader:
         left_out: key and reason of each record that cannot be decoded; at most `max_bad_records`.
     """
 
-    def __init__(self, channel: str, task: Task, index: _RecordIndex) -> None:
+    def __init__(self, channel: str, task: TaskName, index: _RecordIndex) -> None:
         """Initialize from the index built by `read_record_files`."""
         self.channel = channel
-        self.task: Task = task
+        self.task: TaskName = task
         self.left_out = tuple(index.left_out)
         self._index = index
 
@@ -133,7 +133,7 @@ class RecordFilesReader:
             ) from error
 
 
-def task_of_records(listing: Listing, file: RecordFile, options: DecodeOptions) -> Task:
+def task_of_records(listing: Listing, file: RecordFile, options: DecodeOptions) -> TaskName:
     """Infer the task from the first record: text classification if it is a text, else image classification.
 
     Args:

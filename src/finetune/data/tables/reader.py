@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from finetune.config.hyperparameters import DataSpec, Task
+from finetune.config.hyperparameters import DataSpec, TaskName
 from finetune.data.label_parsing import SpellingCheck, label_names
 from finetune.data.readers.channel_files import Listing, count_endings, ending_of
 from finetune.data.record import Record
@@ -80,7 +80,7 @@ class TextTableReader:
         left_out: key and reason of each row that cannot be used; at most `max_bad_records`.
     """
 
-    task: Task = "text-classification"
+    task: TaskName = "text-classification"
 
     def __init__(self, channel: str, examples: Sequence[TextExample], left_out: Sequence[tuple[str, str]]) -> None:
         """Initialize from the result of `read_text_tables`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from finetune.config.hyperparameters import Task
+from finetune.config.hyperparameters import TaskName
 from finetune.models.layer_groups import Children, ModelLayout
 
 
@@ -23,7 +23,7 @@ class TransformersFamily:
             positions are counted from it or the last other token is classified.
     """
 
-    task: Task
+    task: TaskName
     layout: ModelLayout
     dropout: str | None = None
     token_types: bool = False
