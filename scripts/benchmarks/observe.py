@@ -17,12 +17,12 @@ from torchvision.models import get_model
 
 from benchmarks.table import begin, row
 from finetune.config.rules import DEFAULTS
-from finetune.evaluation.metrics import classification_metrics
 from finetune.monitoring.debugger import Debugger, NoDebugger, create_debugger
 from finetune.monitoring.metric_lines import metric_line
 from finetune.monitoring.rules.tensors import CHECK_INTERVAL_STEPS, TensorWatch
 from finetune.monitoring.tensorboard import EventFile
 from finetune.monitoring.timing import Timing
+from finetune.tasks.metrics import classification_metrics
 
 _CALLS = 200
 _LOSSES_EVERY, _GRADIENTS_EVERY = 50, 500

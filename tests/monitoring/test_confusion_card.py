@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from finetune.evaluation.metrics import classification_metrics
 from finetune.monitoring.report.confusion import confusion
 from finetune.monitoring.report.names import common_prefix, short_names
 from finetune.monitoring.report.quality import calibration, classes, curves, mistakes
 from finetune.monitoring.report.records import balance
+from finetune.tasks.metrics import classification_metrics
 from tests.support.reports import example
 
 

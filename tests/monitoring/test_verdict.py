@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from finetune.evaluation.metrics import classification_metrics
 from finetune.monitoring.report import page, verdict
 from finetune.monitoring.report.verdict import wilson_interval
+from finetune.tasks.metrics import classification_metrics
 from tests.support.reports import HOSTILE, example
 
 NAMES = ("circle", "star", "triangle")

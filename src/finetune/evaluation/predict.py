@@ -15,8 +15,8 @@ from torch.nn import functional
 
 from finetune.data.loading.batches import Batch, BatchSource
 from finetune.errors import JobStopped
-from finetune.evaluation.metrics import micro_f1
 from finetune.models.backbone import Backbone, Outputs
+from finetune.tasks.metrics import micro_f1
 
 Forward = Callable[[Mapping[str, Tensor]], Outputs]
 

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from finetune.data.labels import LabelMap
 from finetune.errors import DivergedError
 from finetune.evaluation.forgetting import forgetting
-from finetune.evaluation.metrics import classification_metrics
 from finetune.evaluation.predict import EvaluationResult, InferenceContext
-from finetune.evaluation.thresholds import ChosenThresholds, choose_thresholds, metrics_at_thresholds
 from finetune.job.inputs import target_of
 from finetune.job.prepare import PreparedJob
 from finetune.models.load import Source
 from finetune.runtime.optional import optional
+from finetune.tasks.metrics import classification_metrics
+from finetune.tasks.thresholds import ChosenThresholds, choose_thresholds, metrics_at_thresholds
 
 logger = logging.getLogger(__name__)
 

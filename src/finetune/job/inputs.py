@@ -18,9 +18,9 @@ from finetune.data.readers.open_channel import ChannelSource, open_channel
 from finetune.data.record import Reader
 from finetune.data.tables.columns import SharedColumns
 from finetune.errors import DataError, UserError
-from finetune.evaluation.thresholds import ThresholdTarget
 from finetune.job.request import Request
 from finetune.job.streams import StreamPart, measure_streams, open_streams
+from finetune.tasks.thresholds import ThresholdTarget
 
 logger = logging.getLogger(__name__)
 

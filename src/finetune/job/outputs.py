@@ -21,7 +21,6 @@ from finetune.config.rules import parse_rules
 from finetune.data.readers.image_folder import other_files_of
 from finetune.evaluation.data_checks import check_duplicates, most_confident_mistakes
 from finetune.evaluation.predict import EvaluationResult
-from finetune.evaluation.thresholds import ChosenThresholds
 from finetune.job.inputs import class_counts
 from finetune.job.loaders import Loaders
 from finetune.job.plan_summary import group_summaries, task_in_words, unused_notes
@@ -33,6 +32,7 @@ from finetune.monitoring.report import page, verdict
 from finetune.monitoring.score import score_name, score_of
 from finetune.runtime.atomic_files import atomic_text_file, write_text_atomically
 from finetune.strategies.plan import Plan
+from finetune.tasks.thresholds import ChosenThresholds
 from finetune.training.optim import Schedule
 from finetune.training.run_history import RunHistory, process_age
 from finetune.training.state import TrainingState

@@ -8,7 +8,6 @@ import numpy as np
 from torch import nn
 
 from finetune.config.rules import parse_rules
-from finetune.evaluation.metrics import best_constant_prediction
 from finetune.job.inputs import Inputs, class_counts
 from finetune.job.prepare import PreparedJob, structure_of
 from finetune.models.heads import DropoutLinear
@@ -18,6 +17,7 @@ from finetune.monitoring.rules.setup import Setup
 from finetune.monitoring.rules.symptoms import check_evaluation
 from finetune.monitoring.score import score_of
 from finetune.strategies.presets import learning_rates_in_effect
+from finetune.tasks.metrics import best_constant_prediction
 from finetune.training.observers.rules import Findings, RuleObserver
 from finetune.training.state import EpochMetrics
 from finetune.training.trainer import Training

@@ -15,7 +15,6 @@ from finetune.distributed.world import World
 from finetune.errors import DivergedError, JobStopped, PlatformError, UserError
 from finetune.evaluation.drift import InitialWeights
 from finetune.evaluation.predict import EvaluationResult
-from finetune.evaluation.thresholds import ChosenThresholds
 from finetune.job.evaluate import Evaluation, decide_thresholds, evaluate_parts, measure_forgetting
 from finetune.job.export_check import export_and_verify
 from finetune.job.inputs import target_of
@@ -44,6 +43,7 @@ from finetune.monitoring.tensorboard import EventFile
 from finetune.runtime.optional import optional
 from finetune.sagemaker.failure import cause_of
 from finetune.sagemaker.interruption import Interruption
+from finetune.tasks.thresholds import ChosenThresholds
 from finetune.training.build import build_state, build_training
 from finetune.training.observers.base import Observer, Observers
 from finetune.training.observers.rules import Findings

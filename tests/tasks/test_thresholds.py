@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune.evaluation.thresholds import ThresholdTarget, choose_thresholds, find_threshold, metrics_at_thresholds
+from finetune.tasks.thresholds import ThresholdTarget, choose_thresholds, find_threshold, metrics_at_thresholds
 
 SCORES = np.array([0.9, 0.8, 0.7, 0.6, 0.3])
 POSITIVE = np.array([True, True, False, True, False])

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sklearn import metrics as sklearn_metrics
 
 from finetune.errors import DataError, UserError
-from finetune.evaluation.metrics import classification_metrics
+from finetune.tasks.metrics import classification_metrics
 
 LABELS = ("a", "b", "c")
 TARGETS = np.array([0, 0, 0, 1, 1, 2])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from finetune.evaluation.calibration import calibration
+from finetune.tasks.calibration import calibration
 
 
 def test_calibration_matches_values_computed_by_hand() -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.errors import DataError, DivergedError
-from finetune.evaluation.calibration import calibration
+from finetune.tasks.calibration import calibration
 
 THRESHOLD = 0.5
 MAX_MATRIX_CLASSES = 200

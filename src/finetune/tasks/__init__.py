@@ -1,0 +1,1 @@
+"""What depends on the kind of prediction: loss, counts, metrics, decision thresholds and the meaning of outputs."""
