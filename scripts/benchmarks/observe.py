@@ -22,7 +22,7 @@ from finetune.monitoring.metric_lines import metric_line
 from finetune.monitoring.rules.tensors import CHECK_INTERVAL_STEPS, TensorWatch
 from finetune.monitoring.tensorboard import EventFile
 from finetune.monitoring.timing import Timing
-from finetune.tasks.metrics import classification_metrics
+from finetune.tasks.metrics import single_label_metrics
 
 _CALLS = 200
 _LOSSES_EVERY, _GRADIENTS_EVERY = 50, 500
@@ -139,7 +139,7 @@ def _print_rest(amount: Amount, folder: Path) -> None:
     probabilities = draw.dirichlet(np.ones(100), amount.records).astype(np.float32)
     targets, labels = draw.integers(0, 100, amount.records), [str(number) for number in range(100)]
     began = time.perf_counter()
-    classification_metrics(targets, probabilities, labels, multi_label=False, top_k=5)
+    single_label_metrics(targets, probabilities, labels, top_k=5)
     row((f"all metrics of {amount.records:,} records, 100 classes, once", f"{time.perf_counter() - began:.2f} s"))
 
 

@@ -18,15 +18,17 @@ from finetune.data.record import Record
 from finetune.evaluation import data_checks
 from finetune.evaluation.data_checks import check_duplicates, find_duplicates, most_confident_mistakes, thumbnail
 from finetune.evaluation.predict import EvaluationResult, Predictions
+from finetune.tasks.single_label import SingleLabelClassification
 from tests.support.labelled_data import write_files
-from tests.support.tiny import TinyReader, tiny_batches
+from tests.support.tiny import CLASSES, TinyReader, tiny_batches
 
 
 def test_most_confident_mistake_comes_first_with_its_image() -> None:
     batches = tiny_batches(TinyReader(4), training=False)
     probabilities = np.array([[0.9, 0.1, 0], [0.6, 0.4, 0], [0.99, 0.01, 0], [0.3, 0.7, 0]], np.float32)
     predictions = Predictions(np.arange(4), np.array([0, 1, 2, 0]), probabilities, 1.0)
-    result = cast(dict[str, Any], most_confident_mistakes("test", EvaluationResult(batches, predictions)))
+    task = SingleLabelClassification(CLASSES)
+    result = cast(dict[str, Any], most_confident_mistakes("test", EvaluationResult(batches, predictions), task))
     assert (result["of"], result["count"]) == (4, 3)
     assert [record["key"] for record in result["records"]] == ["0002.png", "0003.png", "0001.png"]
     first = result["records"][0]

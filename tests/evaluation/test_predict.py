@@ -11,8 +11,10 @@ import torch
 
 from finetune.data.loading.batches import Batch
 from finetune.evaluation.predict import InferenceContext, predict
-from tests.support.tiny import SIDE, TinyBackbone
+from finetune.tasks.single_label import SingleLabelClassification
+from tests.support.tiny import CLASSES, SIDE, TinyBackbone
 
+TASK = SingleLabelClassification(CLASSES)
 CONTEXT = InferenceContext(torch.device("cpu"), nullcontext, lambda: False)
 
 
@@ -32,8 +34,8 @@ class ImageBatches:
 
 @pytest.mark.parametrize("order", [(4, 2, 9, 0, 1, 7), (9, 7, 4, 2, 1, 0)])
 def test_predictions_are_in_dataset_order(order: tuple[int, ...]) -> None:
-    expected = predict(TinyBackbone(), ImageBatches((0, 1, 2, 4, 7, 9)), CONTEXT)
-    predictions = predict(TinyBackbone(), ImageBatches(order), CONTEXT)
+    expected = predict(TinyBackbone(), ImageBatches((0, 1, 2, 4, 7, 9)), CONTEXT, TASK)
+    predictions = predict(TinyBackbone(), ImageBatches(order), CONTEXT, TASK)
     assert predictions is not None
     assert expected is not None
     assert predictions.positions.tolist() == expected.positions.tolist() == [0, 1, 2, 4, 7, 9]

@@ -13,6 +13,7 @@ from finetune.evaluation.predict import InferenceContext, Predictions, predict
 from finetune.job import export_check
 from finetune.job.loaders import PROBE_RECORDS
 from finetune.models.backbone import Backbone
+from finetune.tasks.task import Task
 from finetune.training.inputs import Source
 from tests.support.coloured_images import COLORS, write_images
 from tests.support.tiny_transformers import write_folder
@@ -65,8 +66,8 @@ def test_export_is_checked_with_readable_records(tmp_path: Path, artifact: Path)
 def test_predictions_that_are_not_finite_fail_the_export_check(
     tmp_path: Path, holdout: Path, artifact: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(backbone: Backbone, source: Source, how: InferenceContext) -> Predictions | None:
-        found = predict(backbone, source, how)
+    def broken(backbone: Backbone, source: Source, how: InferenceContext, task: Task) -> Predictions | None:
+        found = predict(backbone, source, how, task)
         return found and replace(found, probabilities=np.full_like(found.probabilities, np.nan))
 
     monkeypatch.setattr(export_check, "predict", broken)

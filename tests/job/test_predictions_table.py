@@ -16,6 +16,7 @@ from finetune.job.evaluate import metrics_of
 from finetune.job.outputs import FORMULA, plain_cell, write_metrics, write_predictions
 from finetune.monitoring.report import page
 from finetune.monitoring.report.verdict import verdict
+from finetune.tasks.create import create_task
 from tests.support.reports import example
 
 HOSTILE = (
@@ -54,7 +55,7 @@ def evaluated(
 
 def written(folder: Path, one: EvaluationResult, metrics: dict[str, object] | None = None) -> list[list[str]]:
     write_metrics(folder, metrics or {})
-    write_predictions(folder, {"test": one})
+    write_predictions(folder, {"test": one}, create_task(one.batches.label_map))
     with (folder / "test_predictions.csv").open(newline="", encoding="utf-8") as file:
         return list(csv.reader(file))
 
@@ -107,7 +108,7 @@ def test_more_classes_have_the_top_ten(tmp_path: Path) -> None:
 def test_files_for_thousands_of_classes_are_small(tmp_path: Path) -> None:
     names = tuple(f"class {number:04}" for number in range(3000))
     one = evaluated(names, [at % 3000 for at in range(2000)])
-    metrics = metrics_of(one, one.batches.label_map, None)
+    metrics = metrics_of(one, create_task(one.batches.label_map), None)
     assert "confusion_matrix" not in metrics
     pairs = cast(list[list[Any]], metrics["confusion_pairs"])
     accuracy = cast(float, metrics["accuracy"])

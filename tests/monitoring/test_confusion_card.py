@@ -12,7 +12,7 @@ from finetune.monitoring.report.confusion import confusion
 from finetune.monitoring.report.names import common_prefix, short_names
 from finetune.monitoring.report.quality import calibration, classes, curves, mistakes
 from finetune.monitoring.report.records import balance
-from finetune.tasks.metrics import classification_metrics
+from finetune.tasks.metrics import single_label_metrics
 from tests.support.reports import example
 
 
@@ -23,7 +23,7 @@ def report(names: tuple[str, ...], *, mistakes: bool = True) -> dict[str, Any]:
         predicted[::3] = (predicted[::3] + 1) % len(names)
     probabilities = np.full((len(truth), len(names)), 0.1)
     probabilities[np.arange(len(truth)), predicted] = 0.8
-    metrics = classification_metrics(truth, probabilities, names, multi_label=False)
+    metrics = single_label_metrics(truth, probabilities, names)
     counts = dict.fromkeys(names, 3)
     return example() | {"parts": {"test": metrics}, "classes": {"train": counts}, "records": {"train": len(truth)}}
 

@@ -10,7 +10,7 @@ import pytest
 
 from finetune.monitoring.report import page, verdict
 from finetune.monitoring.report.verdict import wilson_interval
-from finetune.tasks.metrics import classification_metrics
+from finetune.tasks.metrics import multi_label_metrics, single_label_metrics
 from tests.support.reports import HOSTILE, example
 
 NAMES = ("circle", "star", "triangle")
@@ -19,11 +19,11 @@ NAMES = ("circle", "star", "triangle")
 def metrics(truth: list[int], predicted: list[int], names: tuple[str, ...] = NAMES) -> dict[str, Any]:
     probabilities = np.full((len(truth), len(names)), 0.1)
     probabilities[np.arange(len(truth)), predicted] = 0.8
-    return classification_metrics(np.array(truth), probabilities, names, multi_label=False)
+    return single_label_metrics(np.array(truth), probabilities, names)
 
 
-def multi_label_metrics(truth: list[list[int]], predicted: list[list[int]]) -> dict[str, Any]:
-    return classification_metrics(np.array(truth), np.array(predicted) * 0.8 + 0.1, NAMES, multi_label=True)
+def multi_label_evaluation(truth: list[list[int]], predicted: list[list[int]]) -> dict[str, Any]:
+    return multi_label_metrics(np.array(truth), np.array(predicted) * 0.8 + 0.1, NAMES)
 
 
 def report(metrics_json: dict[str, Any], **changes: object) -> dict[str, Any]:
@@ -107,18 +107,18 @@ def test_single_class_evaluation_is_reported() -> None:
 def test_multi_label_verdict_uses_f1() -> None:
     truth = [[1, 1, 1], [1, 0, 0], [0, 1, 0], [0, 0, 1]] * 5
     predicted = [[1, 1, 0], [1, 0, 0], [0, 1, 1], [1, 0, 1]] * 5
-    result = verdict(report(multi_label_metrics(truth, predicted)))
+    result = verdict(report(multi_label_evaluation(truth, predicted)))
     assert (result.kind, result.headline) == ("good", "F1 76.9% on test")
     assert "correct for 25.0% of the records" in result.reasons[0]
     assert "mean average precision" in result.reasons[0]
-    html = page(report(multi_label_metrics(truth, predicted)))
+    html = page(report(multi_label_evaluation(truth, predicted)))
     assert "mean average precision" in html
     assert "accuracy on test" not in html
 
 
 def test_multi_label_below_baseline_has_bad_verdict() -> None:
     truth = [[1, 1, 0], [1, 0, 1], [1, 0, 0]] * 5
-    assert kind_and_headline(multi_label_metrics(truth, [[0, 0, 0]] * 15)) == (
+    assert kind_and_headline(multi_label_evaluation(truth, [[0, 0, 0]] * 15)) == (
         "bad",
         "Worse than always predicting “circle”",
     )

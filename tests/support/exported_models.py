@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from finetune.config.hyperparameters import ModelSpec, TaskName
+from finetune.data.labels import LabelMap
 from finetune.data.record import Content
 from finetune.data.transforms.base import Transform
 from finetune.export.export import ArtifactContents, export
@@ -17,6 +18,7 @@ from finetune.export.verify import VerificationSample
 from finetune.job.loaders import build_transform
 from finetune.models.backbone import Backbone, ImageInput
 from finetune.models.load import ModelRequest, load_backbone
+from finetune.tasks.create import create_task
 
 LABELS = ("cat", "dog", "émeu")
 
@@ -60,7 +62,8 @@ class ModelSetup:
 
     def export(self, folder: Path, backbone: Backbone, texts_per_record: int = 1) -> None:
         """Export the model to `folder`."""
-        contents = ArtifactContents(self.task, self.labels, self.multi_label, self.metrics, texts_per_record)
+        outputs = create_task(LabelMap(self.labels, self.multi_label)).artifact_fields()
+        contents = ArtifactContents(self.task, outputs, self.metrics, texts_per_record)
         export(folder, backbone, contents)
 
 

@@ -24,6 +24,7 @@ from finetune.monitoring.rules.setup import Setup
 from finetune.runtime.precision import choose_numerics
 from finetune.strategies.plan import Phase
 from finetune.strategies.presets import ModelStructure, make_plan
+from finetune.tasks.create import create_task
 from finetune.training.build import build_state, build_training
 from finetune.training.observers.base import Observers
 from finetune.training.observers.rules import Findings, RuleObserver
@@ -74,6 +75,7 @@ class TinyTraining:
         self.batches = tiny_batches(
             TinyReader(self.records), training=True, batch_size=size, seed=self.spec.run.seed, workers=self.workers
         )
+        self.task = create_task(self.batches.label_map)
         validation = tiny_batches(TinyReader(30, "validation"), training=False)
         numerics = choose_numerics("fp32", CPU)
         loaders = Loaders(self.batches, validation, None, None, BadRecordCounts())
@@ -88,6 +90,7 @@ class TinyTraining:
             plan,
             self.inputs,
             numerics,
+            task=self.task,
             evaluate=self.evaluate,
             interrupted=self.interrupted,
             setup=Setup(),
@@ -112,9 +115,9 @@ class TinyTraining:
         validation = self.inputs.validation()
         assert validation is not None
         evaluation_pass = InferenceContext(CPU, self.training.stepper.numerics.context, lambda: False)
-        evaluated = predict(self.backbone, validation.source, evaluation_pass, validation.forward)
+        evaluated = predict(self.backbone, validation.source, evaluation_pass, self.task, validation.forward)
         assert evaluated is not None
-        return evaluated.validation_row()
+        return evaluated.validation_row(self.task)
 
     def fit(self) -> bool:
         return fit(self.training, self.state, Observers([self.recorder, self.rules]), NoCheckpoints())

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sklearn import metrics as sklearn_metrics
 
 from finetune.errors import DataError, UserError
-from finetune.tasks.metrics import classification_metrics
+from finetune.tasks.metrics import multi_label_metrics, single_label_metrics
 
 LABELS = ("a", "b", "c")
 TARGETS = np.array([0, 0, 0, 1, 1, 2])
@@ -32,7 +32,7 @@ PROBABILITIES = np.array(
 
 
 def single(targets: NDArray[Any], probabilities: NDArray[Any], top_k: int | None = None) -> dict[str, Any]:
-    result = classification_metrics(targets, probabilities, LABELS, multi_label=False, top_k=top_k)
+    result = single_label_metrics(targets, probabilities, LABELS, top_k)
     return dict(json.loads(json.dumps(result, allow_nan=False)))
 
 
@@ -123,7 +123,7 @@ MULTI_LABEL_PROBABILITIES = np.array(
 
 
 def test_multi_label_metrics_match_values_computed_by_hand() -> None:
-    result = classification_metrics(MULTI_LABEL_TARGETS, MULTI_LABEL_PROBABILITIES, LABELS, multi_label=True)
+    result = multi_label_metrics(MULTI_LABEL_TARGETS, MULTI_LABEL_PROBABILITIES, LABELS)
     result = json.loads(json.dumps(result, allow_nan=False))
     assert result["records"] == 4
     assert result["accuracy"] == 0.25
@@ -152,24 +152,24 @@ def test_multi_label_metrics_match_values_computed_by_hand() -> None:
 
 
 def test_multi_label_metrics_with_one_class() -> None:
-    result = classification_metrics(np.array([[1], [0]]), np.array([[0.7], [0.6]]), ("a",), multi_label=True)
+    result = multi_label_metrics(np.array([[1], [0]]), np.array([[0.7], [0.6]]), ("a",))
     assert result["accuracy"] == 0.5
     assert result["auc"] == 1.0
 
 
 def test_no_records_raise_an_error() -> None:
     with pytest.raises(DataError, match="nothing to evaluate"):
-        classification_metrics(np.empty(0, np.int64), np.empty((0, 0)), LABELS, multi_label=False)
+        single_label_metrics(np.empty(0, np.int64), np.empty((0, 0)), LABELS)
 
 
 def test_non_finite_predictions_raise_a_user_error() -> None:
     scores = PROBABILITIES.copy()
     scores[2] = np.nan
     with pytest.raises(UserError, match=r"1 of 6 records are not finite .*learning_rate"):
-        classification_metrics(TARGETS, scores, LABELS, multi_label=False)
+        single_label_metrics(TARGETS, scores, LABELS)
 
 
 @pytest.mark.parametrize("targets", [TARGETS[:5], MULTI_LABEL_TARGETS])
 def test_mismatched_shapes_are_refused(targets: NDArray[Any]) -> None:
     with pytest.raises(ValueError, match="do not match 3 labels"):
-        classification_metrics(targets, PROBABILITIES, LABELS, multi_label=False)
+        single_label_metrics(targets, PROBABILITIES, LABELS)

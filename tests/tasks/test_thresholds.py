@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune.tasks.thresholds import ThresholdTarget, choose_thresholds, find_threshold, metrics_at_thresholds
+from finetune.tasks.thresholds import ThresholdTarget, find_threshold, precision_and_recall
 
 SCORES = np.array([0.9, 0.8, 0.7, 0.6, 0.3])
 POSITIVE = np.array([True, True, False, True, False])
@@ -50,18 +50,7 @@ def test_thresholds_reach_their_target(records: list[tuple[bool, int]], value: f
             assert predicted[positive].mean() >= value
 
 
-def test_two_exclusive_classes_share_one_threshold() -> None:
-    probabilities = np.stack([1 - SCORES, SCORES], axis=1)
-    decision = choose_thresholds(
-        POSITIVE.astype(np.int64), probabilities, ("no", "yes"), ThresholdTarget(precision=0.9)
-    )
-    assert decision.thresholds == pytest.approx((0.25, 0.75))
-    rows = metrics_at_thresholds(POSITIVE.astype(np.int64), probabilities, ("no", "yes"), decision)
-    assert rows == {"yes": {"precision": 1.0, "recall": pytest.approx(2 / 3)}}
-
-
-def test_multi_label_task_has_a_threshold_per_label() -> None:
-    truth = np.stack([POSITIVE, ~POSITIVE], axis=1).astype(np.float32)
-    decision = choose_thresholds(truth, np.stack([SCORES, SCORES], axis=1), ("a", "b"), ThresholdTarget(precision=0.9))
-    assert decision.thresholds == pytest.approx((0.75, 0.5))
-    assert decision.missed == ("b",)
+def test_precision_and_recall_at_a_threshold() -> None:
+    assert precision_and_recall(POSITIVE, SCORES, 0.75) == {"precision": 1.0, "recall": pytest.approx(2 / 3)}
+    assert precision_and_recall(POSITIVE, SCORES, 0.95) == {"precision": None, "recall": 0.0}
+    assert precision_and_recall(~POSITIVE & POSITIVE, SCORES, 0.5) == {"precision": 0.0, "recall": None}

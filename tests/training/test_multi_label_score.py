@@ -9,11 +9,14 @@ import pytest
 import torch
 
 from finetune.evaluation.predict import Predictions
-from finetune.training.losses import count_labels
+from finetune.tasks.multi_label import MultiLabelClassification
+from finetune.tasks.single_label import SingleLabelClassification
 from finetune.training.state import BestEpoch, EpochTotals, History
 from tests.support.training_setup import TinyTraining, request
 
 CPU = torch.device("cpu")
+NAMES = ("a", "b", "c")
+SINGLE_LABEL, MULTI_LABEL = SingleLabelClassification(NAMES), MultiLabelClassification(NAMES)
 
 
 def row(loss: float, f1: float, accuracy: float = 0.0) -> dict[str, float]:
@@ -43,29 +46,36 @@ def test_non_finite_loss_is_the_worst_at_equal_score(broken: float) -> None:
     assert best.epoch == 0
 
 
-def test_training_f1_is_computed_over_all_labels() -> None:
+def test_counts_of_an_epoch_are_restored() -> None:
     logits = torch.tensor([[1.0, -1.0, 2.0], [-1.0, -1.0, 3.0]])
     targets = torch.tensor([[1.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
-    assert count_labels(logits, targets).tolist() == [2, 3, 3]
-    totals = EpochTotals(CPU, multi_label=True)
-    totals.labels += count_labels(logits, targets)
-    other = EpochTotals(CPU, multi_label=True)
+    totals = EpochTotals(CPU, MULTI_LABEL)
+    totals.add(torch.tensor(3.0), logits, targets)
+    assert list(totals.state_dict()) == ["loss", "correct", "labels", "records"]
+    other = EpochTotals(CPU, MULTI_LABEL)
     other.load_state_dict(totals.state_dict())
-    assert other.means()["micro_f1"] == pytest.approx(2 / 3)
+    assert other.means() == {"loss": 1.5, "accuracy": 0.5, "micro_f1": pytest.approx(2 / 3)}
     other.clear()
-    assert other.means()["micro_f1"] == 0.0
-    assert "micro_f1" not in EpochTotals(CPU).means()
+    assert other.means() == {"loss": 0.0, "accuracy": 0.0, "micro_f1": 0.0}
+
+
+def test_single_label_checkpoints_have_the_same_keys() -> None:
+    totals = EpochTotals(CPU, SINGLE_LABEL)
+    totals.add(torch.tensor(3.0), torch.tensor([[1.0, -1.0, 2.0]]), torch.tensor([2]))
+    assert list(totals.state_dict()) == ["loss", "correct", "labels", "records"]
+    assert totals.state_dict()["labels"].tolist() == [0, 0, 0]
+    assert totals.means() == {"loss": 3.0, "accuracy": 1.0}
 
 
 def test_validation_metrics_of_single_and_multi_label_tasks() -> None:
     positions = np.arange(2)
     probabilities = np.array([[0.9, 0.2], [0.8, 0.9]], dtype=np.float32)
     multi_label = Predictions(positions, np.array([[1, 0], [1, 0]], dtype=np.float32), probabilities, 0.25)
-    assert multi_label.validation_row() == {
+    assert multi_label.validation_row(MULTI_LABEL) == {
         "validation:loss": 0.25, "validation:accuracy": 0.5, "validation:micro_f1": pytest.approx(0.8),
     }  # fmt: skip
     single_label = Predictions(positions, np.array([0, 0]), probabilities, 0.25)
-    assert single_label.validation_row() == {"validation:loss": 0.25, "validation:accuracy": 0.5}
+    assert single_label.validation_row(SINGLE_LABEL) == {"validation:loss": 0.25, "validation:accuracy": 0.5}
 
 
 def test_history_of_multi_label_job_is_restored() -> None:

@@ -9,11 +9,9 @@ from collections.abc import Mapping
 from itertools import chain, combinations
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from finetune.data.bad_records import BadRecordError
-from finetune.data.labels import LabelMap
 from finetune.data.loading.batches import Batches, BatchSource
 from finetune.data.loading.dataset import Subset
 from finetune.data.loading.split import content_digests
@@ -22,6 +20,7 @@ from finetune.data.transforms.base import ImageTransform
 from finetune.data.transforms.image import decode_image
 from finetune.errors import DataError
 from finetune.evaluation.predict import EvaluationResult
+from finetune.tasks.task import Task
 
 MAX_MISTAKES = 24
 MAX_COMPARED_RECORDS = 200_000
@@ -31,22 +30,22 @@ _THUMBNAIL_SIZE = 128
 _MAX_CHARACTERS = 400
 
 
-def most_confident_mistakes(part: str, result: EvaluationResult) -> dict[str, object]:
+def most_confident_mistakes(part: str, result: EvaluationResult, task: Task) -> dict[str, object]:
     """The most confident mistakes with their content.
 
     Returns:
         JSON values: `part`, `of`, `count`, and `records`, the most confident first.
     """
     predictions, labels = result.predictions, result.batches.label_map
-    confidences, classes = _mistake_confidences(predictions.probabilities, predictions.targets)
+    confidences, classes = task.mistakes(predictions.targets, predictions.probabilities)
     mistakes = np.flatnonzero(confidences > 0)
     order = mistakes[np.argsort(-confidences[mistakes], kind="stable")][:MAX_MISTAKES]
     records = []
     for row in order:
         position = int(predictions.positions[row])
-        truth = _names(labels, predictions.targets[row])
+        truth = task.true_classes(predictions.targets[row])
         name = labels.names[int(classes[row])]
-        predicted = name if not labels.multi_label or name not in truth else f"not {name}"
+        predicted = f"not {name}" if name in truth else name
         records.append(
             {
                 "key": result.batches.key(position),
@@ -57,25 +56,6 @@ def most_confident_mistakes(part: str, result: EvaluationResult) -> dict[str, ob
             }
         )
     return {"part": part, "of": len(confidences), "count": len(mistakes), "records": records}
-
-
-def _mistake_confidences(
-    probabilities: NDArray[np.float32], targets: NDArray[np.int64] | NDArray[np.float32]
-) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Confidence of each record's worst mistake, 0 if it is predicted correctly, and the class concerned."""
-    if targets.ndim == 1:
-        classes = probabilities.argmax(axis=1)
-        return np.where(classes != targets, probabilities.max(axis=1), 0.0), classes
-    truth = targets > 0.5
-    predicted = probabilities > 0.5
-    confidences = np.where(predicted != truth, np.where(predicted, probabilities, 1 - probabilities), 0.0)
-    return confidences.max(axis=1), confidences.argmax(axis=1)
-
-
-def _names(labels: LabelMap, target: NDArray[np.generic]) -> tuple[str, ...]:
-    if not labels.multi_label:
-        return (labels.names[int(target)],)
-    return tuple(name for name, value in zip(labels.names, target.tolist(), strict=True) if value > 0.5)
 
 
 def _content(batches: BatchSource, position: int) -> dict[str, str]:

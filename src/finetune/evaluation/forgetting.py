@@ -13,6 +13,7 @@ from finetune.errors import UserError
 from finetune.evaluation.predict import EvaluationResult, InferenceContext, PredictedClasses, predict_classes
 from finetune.models.backbone import Backbone
 from finetune.models.load import ModelRequest, Source, load_without_logging, source_classes
+from finetune.tasks.task import Task
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +32,7 @@ class SourceModel:
 
 
 def forgetting(
-    source_model: SourceModel, trained: Backbone, result: EvaluationResult, context: InferenceContext
+    source_model: SourceModel, trained: Backbone, result: EvaluationResult, task: Task, context: InferenceContext
 ) -> dict[str, object]:
     """Measure the accuracy of the source model's own head on records of its classes; other records are ignored.
 
@@ -42,16 +43,18 @@ def forgetting(
         source_model: the model before training.
         trained: the trained model.
         result: predictions of the trained model.
+        task: task of the job.
         context: device, precision and stop request.
 
     Returns:
         JSON values: `classes` that both have, `records` of them, `before` and `after`, shares from 0 to 1; empty if the
-        two have no class in common, the classes of the source model are unknown, or records cannot be read again.
+        two have no class in common, records may have several classes, the classes of the source model are unknown, or
+        records cannot be read again.
     """
     batches, predictions = result.batches, result.predictions
     head_classes, classes = source_classes(source_model.request, source_model.source), batches.label_map.names
     shared = [name for name in classes if name in (head_classes or ())]
-    if head_classes is None or not shared or predictions.targets.ndim > 1 or not isinstance(batches, Batches):
+    if head_classes is None or not shared or not task.has_exclusive_classes or not isinstance(batches, Batches):
         return {}
     try:
         backbone = load_without_logging(_request_with_head(source_model.request, head_classes), source_model.source)

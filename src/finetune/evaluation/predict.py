@@ -11,12 +11,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 from finetune.data.loading.batches import Batch, BatchSource
 from finetune.errors import JobStopped
 from finetune.models.backbone import Backbone, Outputs
-from finetune.tasks.metrics import micro_f1
+from finetune.tasks.task import Probabilities, Targets, Task
 
 Forward = Callable[[Mapping[str, Tensor]], Outputs]
 
@@ -27,31 +26,20 @@ class Predictions:
 
     Attributes:
         positions: `[records]`, indices in the data set; records that could not be decoded are missing.
-        targets: `[records]` class indices, or `[records, classes]` of 0 and 1 for multi-label tasks.
-        probabilities: float32 `[records, classes]`.
-        loss: mean cross-entropy, without smoothing or class weights.
+        targets: `[records, ...]`, as built by the label map.
+        probabilities: float32 `[records, outputs]`.
+        loss: mean loss, without smoothing or class weights.
     """
 
     positions: NDArray[np.int64]
-    targets: NDArray[np.int64] | NDArray[np.float32]
-    probabilities: NDArray[np.float32]
+    targets: Targets
+    probabilities: Probabilities
     loss: float
 
-    @property
-    def accuracy(self) -> float:
-        """Share of records with an exactly correct prediction; 0 without records."""
-        if not len(self.targets):
-            return 0.0
-        if self.targets.ndim == 1:
-            return float((self.probabilities.argmax(axis=1) == self.targets).mean())
-        return float(((self.probabilities > 0.5) == (self.targets > 0.5)).all(axis=1).mean())
-
-    def validation_row(self) -> dict[str, float]:
-        """Metrics of an epoch: `validation:loss`, `validation:accuracy`; for multi-label `validation:micro_f1`."""
-        row = {"validation:loss": self.loss, "validation:accuracy": self.accuracy}
-        if self.targets.ndim == 2:
-            row["validation:micro_f1"] = micro_f1(self.targets > 0.5, self.probabilities > 0.5)
-        return row
+    def validation_row(self, task: Task) -> dict[str, float]:
+        """Metrics of an epoch: `validation:loss` and those of the task, such as `validation:accuracy`."""
+        metrics = task.validation_metrics(self.targets, self.probabilities)
+        return {"validation:loss": self.loss, **{f"validation:{name}": value for name, value in metrics.items()}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +74,7 @@ class Source(Protocol):
 
 
 def predict(
-    backbone: Backbone, batches: Source, context: InferenceContext, forward: Forward | None = None
+    backbone: Backbone, batches: Source, context: InferenceContext, task: Task, forward: Forward | None = None
 ) -> Predictions | None:
     """Run the model in evaluation mode over every record; `None` when interrupted.
 
@@ -96,10 +84,11 @@ def predict(
         backbone: the model.
         batches: batches of the records.
         context: device, precision and stop request.
+        task: loss and probabilities of the outputs.
         forward: the part of the model that takes the batches as input; `None` for the whole model.
     """
     outputs = _collect_outputs(backbone, batches, context, forward or backbone.forward)
-    return None if outputs is None else _predictions(outputs)
+    return None if outputs is None else _predictions(outputs, task)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +152,7 @@ def _forward_all(backbone: Backbone, batches: Source, context: InferenceContext,
     return positions, logits, targets
 
 
-def _predictions(outputs: _Outputs) -> Predictions:
+def _predictions(outputs: _Outputs, task: Task) -> Predictions:
     positions, logits, targets = outputs
     if not logits:
         return Predictions(np.empty(0, np.int64), np.empty(0, np.int64), np.empty((0, 0), np.float32), float("nan"))
@@ -173,10 +162,5 @@ def _predictions(outputs: _Outputs) -> Predictions:
     if (np.diff(order) != 1).any():
         rows = torch.from_numpy(order)
         positions, all_logits, all_targets = [positions[row] for row in order], all_logits[rows], all_targets[rows]
-    if all_targets.dim() == 1:
-        loss = functional.cross_entropy(all_logits.double(), all_targets)
-        probabilities = all_logits.softmax(dim=1)
-    else:
-        loss = functional.binary_cross_entropy_with_logits(all_logits.double(), all_targets.double())
-        probabilities = all_logits.sigmoid()
-    return Predictions(np.asarray(positions, np.int64), all_targets.numpy(), probabilities.numpy(), float(loss))
+    loss, probabilities = task.mean_loss(all_logits, all_targets), task.probabilities(all_logits)
+    return Predictions(np.asarray(positions, np.int64), all_targets.numpy(), probabilities.numpy(), loss)

@@ -35,16 +35,14 @@ class ArtifactContents:
 
     Attributes:
         task: classification task.
-        labels: class names in the order of the model's outputs.
-        multi_label: whether a record may have several classes, or none.
+        outputs: JSON fields that tell the handler what the model's outputs mean.
         metrics: JSON values for `metrics.json`, without NaN.
         texts_per_record: 1, or 2 for text pairs; the handler rejects any other number.
         thresholds: probability per class above which it is predicted; `None` for the defaults.
     """
 
     task: TaskName
-    labels: tuple[str, ...]
-    multi_label: bool
+    outputs: Mapping[str, object]
     metrics: Mapping[str, object]
     texts_per_record: int = 1
     thresholds: tuple[float, ...] | None = None
@@ -116,8 +114,7 @@ def _description(backbone: Backbone, contents: ArtifactContents) -> dict[str, ob
         "architecture": description.architecture,
         "arguments": dict(description.arguments),
         "task": contents.task,
-        "multi_label": contents.multi_label,
-        "labels": list(contents.labels),
+        **contents.outputs,
         "preprocessing": backbone.expects.preprocessing(contents.texts_per_record),
         "versions": {"finetune": finetune.__version__, **{name: version(name) for name in libraries}},
     }

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from finetune.data.labels import LabelMap
 from finetune.errors import DivergedError
 from finetune.evaluation.forgetting import forgetting
 from finetune.evaluation.predict import EvaluationResult, InferenceContext
@@ -14,8 +13,8 @@ from finetune.job.inputs import target_of
 from finetune.job.prepare import PreparedJob
 from finetune.models.load import Source
 from finetune.runtime.optional import optional
-from finetune.tasks.metrics import classification_metrics
-from finetune.tasks.thresholds import ChosenThresholds, choose_thresholds, metrics_at_thresholds
+from finetune.tasks.task import Task
+from finetune.tasks.thresholds import ChosenThresholds
 
 logger = logging.getLogger(__name__)
 
@@ -61,20 +60,17 @@ def evaluate_parts(job: PreparedJob) -> Evaluation:
                 predictions = job.predict(inputs)
                 if predictions is not None:
                     result = EvaluationResult(batches, predictions)
-                    metrics[part] = metrics_of(result, job.inputs.labels, job.spec.run.top_k)
+                    metrics[part] = metrics_of(result, job.inputs.task, job.spec.run.top_k)
                     results[part] = result
     except DivergedError as error:
         return Evaluation({}, {}, error)
     return Evaluation(results, metrics)
 
 
-def metrics_of(result: EvaluationResult, labels: LabelMap, top_k: int | None) -> dict[str, object]:
+def metrics_of(result: EvaluationResult, task: Task, top_k: int | None) -> dict[str, object]:
     """All metrics of one part, as JSON values."""
     predictions = result.predictions
-    metrics = classification_metrics(
-        predictions.targets, predictions.probabilities, labels.names, multi_label=labels.multi_label, top_k=top_k
-    )
-    return {"loss": predictions.loss, **metrics}
+    return {"loss": predictions.loss, **task.metrics(predictions.targets, predictions.probabilities, top_k)}
 
 
 def decide_thresholds(
@@ -85,12 +81,12 @@ def decide_thresholds(
     Returns:
         The thresholds, `None` for 0.5; and for `metrics.json` what they reach, empty unless they were chosen here.
     """
-    labels, target = job.inputs.labels.names, target_of(job.spec.observe)
+    task, labels, target = job.inputs.task, job.inputs.labels.names, target_of(job.spec.observe)
     if target is None or "validation" not in results:
         evaluates = not job.spec.strategy.trains
         return stored_thresholds(job.source_model.source, labels) if evaluates else None, {}
     predictions = results["validation"].predictions
-    chosen = choose_thresholds(predictions.targets, predictions.probabilities, labels, target)
+    chosen = task.choose_thresholds(predictions.targets, predictions.probabilities, target)
     if chosen.missed:
         logger.warning(
             "No threshold reaches %s on validation for %s: using 0.5. Train longer, or lower the target.",
@@ -100,9 +96,8 @@ def decide_thresholds(
     parts: dict[str, object] = {}
     for part, result in results.items():
         with optional(f"Measuring the thresholds on {part!r}"):
-            parts[part] = metrics_at_thresholds(
-                result.predictions.targets, result.predictions.probabilities, labels, chosen
-            )
+            predictions = result.predictions
+            parts[part] = task.metrics_at_thresholds(predictions.targets, predictions.probabilities, chosen)
     thresholds = dict(zip(labels, chosen.thresholds, strict=True))
     return chosen, {"target": str(target), "thresholds": thresholds, "missed": list(chosen.missed), **parts}
 
@@ -122,5 +117,5 @@ def measure_forgetting(job: PreparedJob, results: Mapping[str, EvaluationResult]
     if part is None or not job.spec.strategy.uses_pretrained_weights:
         return {}
     settings = InferenceContext(job.numerics.device, job.numerics.context, job.interruption.requested)
-    measured = forgetting(job.source_model, job.backbone, results[part], settings)
+    measured = forgetting(job.source_model, job.backbone, results[part], job.inputs.task, settings)
     return {"part": part, **measured} if measured else {}

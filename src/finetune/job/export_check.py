@@ -50,8 +50,8 @@ def export_and_verify(
     """
     samples = _samples_of_evaluation(job, evaluated) if evaluated else _samples_of_probe(job)
     texts = max((len(sample.content) for sample in samples if isinstance(sample.content, tuple)), default=1)
-    thresholds, labels, folder = decision.thresholds if decision else None, job.inputs.labels, job.request.paths.model
-    contents = ArtifactContents(job.inputs.task, labels.names, labels.multi_label, metrics, texts, thresholds)
+    thresholds, folder, inputs = decision.thresholds if decision else None, job.request.paths.model, job.inputs
+    contents = ArtifactContents(inputs.task_name, inputs.task.artifact_fields(), metrics, texts, thresholds)
     export(folder, job.backbone, contents)
     if samples:
         # The handler loads a second model while the job's own is still in memory.
@@ -75,7 +75,7 @@ def _samples_of_evaluation(job: PreparedJob, evaluated: EvaluationResult) -> lis
     evaluated_samples = [_sample(record, predictions, row) for row, record in records]
     if job.numerics.autocast is None or job.loaders.rebatch is None or not records:
         return evaluated_samples
-    reader = InMemoryReader(batches.channel, job.inputs.task, [record for _, record in records])
+    reader = InMemoryReader(batches.channel, job.inputs.task_name, [record for _, record in records])
     float32 = _predict_in_float32(job, job.loaders.rebatch(reader))
     rows = {int(position): row for row, position in enumerate(float32.positions)}
     samples = [_sample(record, float32, rows[position]) for position, (_, record) in enumerate(records)]
@@ -119,9 +119,8 @@ class _SingleRecordBatches:
 
 
 def _predict_in_float32(job: PreparedJob, batches: Batches) -> Predictions:
-    predictions = predict(
-        job.backbone, _SingleRecordBatches(batches), InferenceContext(job.numerics.device, nullcontext, lambda: False)
-    )
+    context = InferenceContext(job.numerics.device, nullcontext, lambda: False)
+    predictions = predict(job.backbone, _SingleRecordBatches(batches), context, job.inputs.task)
     if predictions is None:
         raise RuntimeError("a prediction pass that cannot be interrupted was interrupted")
     if not np.isfinite(predictions.probabilities).all():

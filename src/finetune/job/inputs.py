@@ -20,6 +20,8 @@ from finetune.data.tables.columns import SharedColumns
 from finetune.errors import DataError, UserError
 from finetune.job.request import Request
 from finetune.job.streams import StreamPart, measure_streams, open_streams
+from finetune.tasks.create import create_task
+from finetune.tasks.task import Task
 from finetune.tasks.thresholds import ThresholdTarget
 
 logger = logging.getLogger(__name__)
@@ -34,7 +36,8 @@ class Inputs:
     """Records of all channels.
 
     Attributes:
-        task: task of the records.
+        task_name: task of the records.
+        task: loss and metrics for these labels.
         labels: label map shared by all parts.
         train: training records; empty if nothing is trained.
         validation: validation records.
@@ -43,7 +46,8 @@ class Inputs:
         streams: channels in Pipe mode, by purpose.
     """
 
-    task: TaskName
+    task_name: TaskName
+    task: Task
     labels: LabelMap
     train: Subset | None
     validation: Subset | None
@@ -153,7 +157,8 @@ def read_inputs(
         parts["train"] = Subset(readers["train"], halves.train)
         parts["validation"] = Subset(readers["train"], halves.validation)
     train, validation, test = (parts.get(name) for name in _PURPOSES)
-    inputs = Inputs(task, labels, train, validation, test, splits_files or splits_stream, streams)
+    is_split = splits_files or splits_stream
+    inputs = Inputs(task, create_task(labels), labels, train, validation, test, is_split, streams)
     if spec.strategy.trains:
         _warn_about_empty_classes(inputs)
     return inputs
@@ -295,7 +300,7 @@ def check_target(inputs: Inputs, spec: ObserveSpec) -> None:
     if target is None:
         return
     name = "target_precision" if target.precision is not None else "target_recall"
-    if not inputs.labels.multi_label and len(inputs.labels) != 2:
+    if not inputs.task.has_thresholds:
         raise UserError(
             f"{name} needs two classes or multi_label=true, but there are {len(inputs.labels)} exclusive classes:"
             " leave it out."
@@ -316,25 +321,21 @@ def check_objective_is_defined(spec: JobSpec, inputs: Inputs) -> None:
     records = inputs.parts().get(part)
     if records is None or name not in _UNDEFINED_REASONS:
         return
-    if reason := _UNDEFINED_REASONS[name](records, inputs):
+    if reason := _UNDEFINED_REASONS[name](records):
         raise DataError(f"{OBJECTIVE}={spec.objective} is not defined by the {part} records: {reason}.")
 
 
-def _one_class_only(records: Subset, inputs: Inputs) -> str:
-    labelled = [records.reader.labels(index) for index in records.indices]
-    if inputs.labels.multi_label:
-        mixed = any(0 < sum(name in labels for labels in labelled) < len(labelled) for name in inputs.labels.names)
-        return "" if mixed else "no class has records with and without it"
-    return "" if len(set(labelled)) > 1 else "all are of one class"
+def _same_labels(records: Subset) -> str:
+    label_sets = {frozenset(records.reader.labels(index)) for index in records.indices}
+    return "" if len(label_sets) > 1 else "all have the same labels"
 
 
-def _no_label_at_all(records: Subset, inputs: Inputs) -> str:
-    del inputs
+def _no_label_at_all(records: Subset) -> str:
     return "" if any(records.reader.labels(index) for index in records.indices) else "none has a label"
 
 
 _UNDEFINED_REASONS = {
-    "auc": _one_class_only,
+    "auc": _same_labels,
     **dict.fromkeys(("macro_f1", "macro_precision", "macro_recall"), _no_label_at_all),
 }
 """Functions by metric that return the reason why records do not define it; empty if they do."""

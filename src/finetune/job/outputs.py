@@ -23,7 +23,7 @@ from finetune.evaluation.data_checks import check_duplicates, most_confident_mis
 from finetune.evaluation.predict import EvaluationResult
 from finetune.job.inputs import class_counts
 from finetune.job.loaders import Loaders
-from finetune.job.plan_summary import group_summaries, task_in_words, unused_notes
+from finetune.job.plan_summary import group_summaries, unused_notes
 from finetune.job.prepare import PreparedJob
 from finetune.job.rules import training_counts
 from finetune.models.backbone import Backbone
@@ -32,6 +32,7 @@ from finetune.monitoring.report import page, verdict
 from finetune.monitoring.score import score_name, score_of
 from finetune.runtime.atomic_files import atomic_text_file, write_text_atomically
 from finetune.strategies.plan import Plan
+from finetune.tasks.task import Task
 from finetune.tasks.thresholds import ChosenThresholds
 from finetune.training.optim import Schedule
 from finetune.training.run_history import RunHistory, process_age
@@ -129,7 +130,7 @@ def write_metrics(folder: Path, metrics: Mapping[str, object]) -> None:
 
 
 def write_predictions(
-    folder: Path, evaluated: Mapping[str, EvaluationResult], decision: ChosenThresholds | None = None
+    folder: Path, evaluated: Mapping[str, EvaluationResult], task: Task, decision: ChosenThresholds | None = None
 ) -> None:
     """Write `<part>_predictions.csv` for every evaluated part.
 
@@ -138,7 +139,7 @@ def write_predictions(
     """
     folder.mkdir(parents=True, exist_ok=True)
     for name, result in evaluated.items():
-        _write_predictions(folder / f"{name}_predictions.csv", result, decision)
+        _write_predictions(folder / f"{name}_predictions.csv", result, task, decision)
 
 
 def write_bad_records(folder: Path, loaders: Loaders) -> None:
@@ -155,7 +156,7 @@ def write_bad_records(folder: Path, loaders: Loaders) -> None:
         write_text_atomically(folder / "bad_records.json", json.dumps(bad, indent=2, default=str) + "\n")
 
 
-def _write_predictions(path: Path, result: EvaluationResult, decision: ChosenThresholds | None) -> None:
+def _write_predictions(path: Path, result: EvaluationResult, task: Task, decision: ChosenThresholds | None) -> None:
     predictions, labels = result.predictions, result.batches.label_map
     thresholds = np.array(decision.thresholds if decision else [0.5] * len(labels))
     many = len(labels) > MAX_PROBABILITY_COLUMNS
@@ -167,12 +168,8 @@ def _write_predictions(path: Path, result: EvaluationResult, decision: ChosenThr
         writer.writerow(["record", "label", "predicted_label", *columns])
         rows = zip(predictions.positions, predictions.targets, predictions.probabilities, strict=True)
         for position, target, row in rows:
-            above = row - thresholds
-            if labels.multi_label:
-                truth, chosen = _positive(labels.names, target - 0.5), _positive(labels.names, above)
-            else:
-                truth, chosen = [labels.names[int(target)]], [labels.names[int(above.argmax())]]
-            texts = [result.batches.key(int(position)), "|".join(truth), "|".join(chosen)]
+            truth, predicted = task.true_classes(target), task.predicted_classes(row, thresholds)
+            texts = [result.batches.key(int(position)), "|".join(truth), "|".join(predicted)]
             numbers = _top_classes(labels.names, row) if many else [f"{value:.6f}" for value in row]
             writer.writerow([*map(plain_cell, texts), *numbers])
 
@@ -194,10 +191,6 @@ def plain_cell(text: str) -> str:
     if not FORMULA.match(text) or _NUMBER.fullmatch(text):
         return text
     return f"'{text}"
-
-
-def _positive(names: Sequence[str], values: NDArray[np.floating]) -> list[str]:
-    return [names[index] for index in np.flatnonzero(values > 0).tolist()]
 
 
 def write_report(folder: Path, report: dict[str, object]) -> None:
@@ -255,7 +248,7 @@ def build_report(
         "classes": {name: class_counts(part, inputs.labels) for name, part in parts.items()},
         "training_counts": training_counts(inputs) if spec.strategy.trains else {},
         "parts": {name: metrics for name, metrics in metrics.items() if name in evaluated},
-        "wrong": most_confident_mistakes(judged, evaluated[judged]) if judged else no_mistakes,
+        "wrong": most_confident_mistakes(judged, evaluated[judged], inputs.task) if judged else no_mistakes,
         "duplicates": check_duplicates(parts),
         "bad_records": {
             channel: listing for channel, bad in job.loaders.bad_records.items() if (listing := bad.listing())
@@ -292,7 +285,7 @@ def _effective(spec: JobSpec) -> dict[str, object]:
 def _facts(job: PreparedJob) -> dict[str, str]:
     weights, spec = job.backbone.weights, job.spec
     return {
-        "task": task_in_words(job.inputs),
+        "task": job.inputs.task.description(job.inputs.task_name),
         "network": f"{job.backbone.name}, {job.backbone.expects.describe()}",
         "weights": weights.summary,
         "strategy": spec.strategy.name,

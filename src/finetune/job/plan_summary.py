@@ -25,7 +25,7 @@ def describe_plan(job: PreparedJob) -> Lines:
     """Describe the plan in several lines, for the log."""
     records = record_counts(job.inputs)
     lines = [
-        f"task      {task_in_words(job.inputs)}",
+        f"task      {job.inputs.task.description(job.inputs.task_name)}",
         f"records   {', '.join(_record_count(part, count) for part, count in records.items())}",
         *class_lines(_class_counts(job.inputs)),
         f"model     {job.backbone.name}, {job.backbone.expects.describe()}",
@@ -44,11 +44,6 @@ def record_counts(inputs: Inputs) -> dict[str, int | None]:
     """Number of records of every part; `None` for a stream that was not counted."""
     counts: dict[str, int | None] = {name: len(part.indices) for name, part in inputs.parts().items()}
     return counts | {name: stream.count for name, stream in inputs.streams.items()}
-
-
-def task_in_words(inputs: Inputs) -> str:
-    """The task, and whether records have several labels."""
-    return inputs.task + (", several labels per record" if inputs.labels.multi_label else "")
 
 
 def _record_count(part: str, count: int | None) -> str:
@@ -210,7 +205,7 @@ def unused_notes(job: PreparedJob) -> list[str]:
     split_off = {"validation"} if inputs.split else set()
     facts = JobFacts(
         job.spec,
-        inputs.task,
+        inputs.task_name,
         channels=frozenset(present - split_off),
         piped=frozenset(inputs.streams.keys() - split_off),
         freezes=any(map(cache_plan.split_index, phases)),

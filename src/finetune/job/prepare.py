@@ -72,7 +72,7 @@ class PreparedJob:
         """
         settings = InferenceContext(self.numerics.device, self.numerics.context, self.interruption.requested)
         with limit_threads(single_threaded=inputs.single_threaded):
-            predictions = predict(self.backbone, inputs.source, settings, inputs.forward)
+            predictions = predict(self.backbone, inputs.source, settings, self.inputs.task, inputs.forward)
         if predictions is not None and not len(predictions.positions):
             channel = inputs.source.channel
             listing = self.loaders.bad_records[channel].listing()
@@ -169,7 +169,7 @@ def locate_model(request: Request, task: TaskName, scratch: Path) -> tuple[Model
 def _sixteen_bit_depth(inputs: Inputs) -> int | None:
     """Bits used by 16-bit grey images of the first File-mode channel; `None` if there are none."""
     part = next(iter(inputs.parts().values()), None)
-    return survey_images(part.reader) if part is not None and inputs.task == "image-classification" else None
+    return survey_images(part.reader) if part is not None and inputs.task_name == "image-classification" else None
 
 
 def move_to_device(backbone: Backbone, numerics: Numerics) -> None:

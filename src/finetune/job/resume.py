@@ -156,7 +156,7 @@ def build_specification(
         "kept head": backbone.weights.kept_head,
         "classes": list(inputs.labels.names),
         "records": {
-            name: _digest_of_records(part, inputs.task) for name, part in inputs.parts().items() if name != "test"
+            name: _digest_of_records(part, inputs.task_name) for name, part in inputs.parts().items() if name != "test"
         },
         "streams": {name: part.count for name, part in inputs.streams.items()},
         "network": backbone.name,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 from torch import nn
 
 from finetune.config.rules import parse_rules
@@ -17,7 +16,6 @@ from finetune.monitoring.rules.setup import Setup
 from finetune.monitoring.rules.symptoms import check_evaluation
 from finetune.monitoring.score import score_of
 from finetune.strategies.presets import learning_rates_in_effect
-from finetune.tasks.metrics import best_constant_prediction
 from finetune.training.observers.rules import Findings, RuleObserver
 from finetune.training.state import EpochMetrics
 from finetune.training.trainer import Training
@@ -30,12 +28,12 @@ def build_setup(job: PreparedJob) -> Setup:
     """The hyperparameters in effect and properties of the job, as input of the rules."""
     spec, inputs, expects = job.spec, job.inputs, job.backbone.expects
     optimization = spec.optimization
-    last = job.plan.phase(optimization.epochs - 1)
+    structure, last = structure_of(job.backbone, inputs.task_name), job.plan.phase(optimization.epochs - 1)
     varies = any(job.cache_plan.augments(phase) for phase in job.plan.phases if phase.trainable)
     return Setup(
         strategy=spec.strategy.name,
         epochs=optimization.epochs,
-        learning_rates=learning_rates_in_effect(spec.strategy, optimization, structure_of(job.backbone, inputs.task)),
+        learning_rates=learning_rates_in_effect(spec.strategy, optimization, structure),
         learning_rates_set=optimization.learning_rate is not None or optimization.head_learning_rate is not None,
         trains_all_layers=set(last.trainable) == set(job.plan.groups),
         is_image_task=expects.modality == "image",
@@ -66,12 +64,10 @@ def training_counts(inputs: Inputs) -> dict[str, int]:
 def constant_prediction_score(inputs: Inputs, counts: dict[str, int]) -> float:
     """Score of the best constant prediction on the training records, as far as their classes are counted."""
     if not any(counts.values()):
-        return 1 / max(1, len(inputs.labels))
-    if not inputs.labels.multi_label:
-        return max(counts.values()) / sum(counts.values())
+        return 1 / max(1, inputs.task.outputs)
     stream = inputs.streams.get("train")
     records = stream.count if stream is not None else len(inputs.train.indices) if inputs.train else None
-    return best_constant_prediction(np.array(list(counts.values())), records or max(counts.values()))[0]
+    return inputs.task.constant_prediction_score(tuple(counts.values()), records)
 
 
 def _has_dropout(module: nn.Module) -> bool:

@@ -129,6 +129,7 @@ def train(job: PreparedJob) -> TrainingResult:
         job.plan,
         inputs,
         job.numerics,
+        task=job.inputs.task,
         evaluate=partial(evaluate_epoch, job, inputs),
         interrupted=lambda: job.interruption.requested() or findings.stopped,
         setup=setup,
@@ -188,7 +189,7 @@ def evaluate_epoch(job: PreparedJob, debugged_inputs: DebuggedInputs) -> EpochMe
     if inputs is None:
         return {}
     predictions = job.predict(debugged_inputs.wrap(inputs))
-    return None if predictions is None else predictions.validation_row()
+    return None if predictions is None else predictions.validation_row(job.inputs.task)
 
 
 def evaluate_and_export(job: PreparedJob, result: TrainingResult) -> None:
@@ -285,7 +286,7 @@ def write_results(
         # JSON has no NaN or infinity; the report shows which values were not finite.
         write_metrics(folder, finite(metrics))
     with optional("Writing the predictions", required=required):
-        write_predictions(folder, evaluated, thresholds)
+        write_predictions(folder, evaluated, job.inputs.task, thresholds)
     with optional("Writing bad_records.json"):
         write_bad_records(folder, job.loaders)
     with optional("The report"):

@@ -27,30 +27,22 @@ Integers = NDArray[np.int64]
 Row = dict[str, "str | int | float | None"]
 
 
-def classification_metrics(
-    targets: NDArray[np.integer | np.floating],
-    probabilities: NDArray[np.floating],
-    labels: Sequence[str],
-    *,
-    multi_label: bool,
-    top_k: int | None = None,
+def single_label_metrics(
+    targets: NDArray[np.generic], probabilities: NDArray[np.floating], labels: Sequence[str], top_k: int | None = None
 ) -> dict[str, object]:
-    """Compute classification metrics.
+    """Compute metrics of records with exactly one class, the most probable one being predicted.
 
     Args:
-        targets: class indices `[records]`, or 0 and 1 `[records, classes]` when multi-label.
+        targets: class indices `[records]`.
         probabilities: `[records, classes]`.
         labels: class names, in the order of the columns.
-        multi_label: whether each class is predicted independently, above a probability of 0.5.
-        top_k: also report how often the class is among the k most probable; single-label only.
+        top_k: also report how often the class is among the k most probable.
 
     Returns:
-        JSON values. `per_class` is in the order of `labels`. Single-label: `majority_class` is the most frequent class
-        of the records, or `None` if they are all of one class; `confusion_matrix` has a row per true class and a column
-        per predicted one, for at most 200 classes; `confusion_pairs` has `[true class, predicted class, records]` of
+        JSON values. `per_class` is in the order of `labels`. `majority_class` is the most frequent class of the
+        records, or `None` if they are all of one class. `confusion_matrix` has a row per true class and a column per
+        predicted one, for at most 200 classes; `confusion_pairs` has `[true class, predicted class, records]` of
         different classes, the most frequent first, at most 10,000, and `confusion_pairs_count` the number of all.
-        Multi-label: `majority_baseline_micro_f1` is the highest micro F1 of a constant prediction, `majority_labels`;
-        `confusion_matrices` has `[[true negatives, false positives], [false negatives, true positives]]` per class.
         Losses are in nats.
 
     Raises:
@@ -58,29 +50,9 @@ def classification_metrics(
         DivergedError: a probability is not finite.
         ValueError: the shapes do not match.
     """
-    if len(targets) == 0:
-        raise DataError("There is nothing to evaluate: none of the records could be read; see the list of bad records.")
-    scores = np.asarray(probabilities)
-    truth = np.asarray(targets)
-    expected = (len(truth), len(labels))
-    if scores.shape != expected or truth.shape != (expected if multi_label else expected[:1]):
-        raise ValueError(f"targets {truth.shape} and probabilities {scores.shape} do not match {len(labels)} labels")
-    non_finite = int((~np.isfinite(scores).all(axis=1)).sum())
-    if non_finite:
-        raise DivergedError(
-            f"The model's predictions for {non_finite} of {len(scores)} records are not finite numbers: training"
-            " diverged. Lower learning_rate, or set gradient_clip_norm."
-        )
-    if multi_label:
-        return _multi_label(truth.astype(np.bool_), scores.astype(np.float64), labels)
-    return _single_label(truth.astype(np.int64), scores, labels, top_k)
-
-
-def _single_label(
-    truth: Integers, scores: NDArray[np.floating], labels: Sequence[str], top_k: int | None
-) -> dict[str, object]:
+    _check(targets, probabilities, labels, targets_shape=(len(targets),))
     # Avoid arrays of records by classes: with thousands of classes, each takes hundreds of megabytes.
-    classes = len(labels)
+    truth, scores, classes = targets.astype(np.int64), probabilities, len(labels)
     predicted = scores.argmax(axis=1)
     hits = np.bincount(truth[predicted == truth], minlength=classes)
     support = np.bincount(truth, minlength=classes)
@@ -104,26 +76,28 @@ def _single_label(
     return {**metrics, "labels": list(labels), "per_class": rows, **_confusion(truth, predicted, labels)}
 
 
-def _confusion(truth: Integers, predicted: Integers, labels: Sequence[str]) -> dict[str, object]:
-    """The dense matrix if there are few classes, and the most frequent confused pairs."""
-    classes = len(labels)
-    wrong = truth != predicted
-    pairs, counts = np.unique(truth[wrong] * classes + predicted[wrong], return_counts=True)
-    order = np.argsort(-counts, kind="stable")[:MAX_PAIRS]
-    confusion: dict[str, object] = {
-        "confusion_pairs": [
-            [labels[pair // classes], labels[pair % classes], count]
-            for pair, count in zip(pairs[order].tolist(), counts[order].tolist(), strict=True)
-        ],
-        "confusion_pairs_count": len(pairs),
-    }
-    if classes <= MAX_MATRIX_CLASSES:
-        matrix = np.bincount(truth * classes + predicted, minlength=classes**2).reshape(classes, classes)
-        confusion["confusion_matrix"] = matrix.tolist()
-    return confusion
+def multi_label_metrics(
+    targets: NDArray[np.generic], probabilities: NDArray[np.floating], labels: Sequence[str]
+) -> dict[str, object]:
+    """Compute metrics of records with any number of classes, each predicted above a probability of 0.5.
 
+    Args:
+        targets: 0 and 1 `[records, classes]`.
+        probabilities: `[records, classes]`.
+        labels: class names, in the order of the columns.
 
-def _multi_label(truth: NDArray[np.bool_], scores: Floats, labels: Sequence[str]) -> dict[str, object]:
+    Returns:
+        JSON values. `per_class` is in the order of `labels`. `majority_baseline_micro_f1` is the highest micro F1 of a
+        constant prediction, `majority_labels`. `confusion_matrices` has
+        `[[true negatives, false positives], [false negatives, true positives]]` per class. Losses are in nats.
+
+    Raises:
+        DataError: there is no record.
+        DivergedError: a probability is not finite.
+        ValueError: the shapes do not match.
+    """
+    _check(targets, probabilities, labels, targets_shape=(len(targets), len(labels)))
+    truth, scores = targets.astype(np.bool_), probabilities.astype(np.float64)
     predicted = scores > THRESHOLD
     counts = np.stack([(truth & predicted).sum(axis=0), predicted.sum(axis=0), truth.sum(axis=0)], axis=1)
     rows = _per_class(counts, [_auc(truth[:, index], scores[:, index]) for index in range(len(labels))], labels)
@@ -148,6 +122,45 @@ def _multi_label(truth: NDArray[np.bool_], scores: Floats, labels: Sequence[str]
         "per_class": rows,
         "confusion_matrices": _binary_matrices(truth, predicted).tolist(),
     }
+
+
+def _check(
+    targets: NDArray[np.generic],
+    probabilities: NDArray[np.floating],
+    labels: Sequence[str],
+    targets_shape: tuple[int, ...],
+) -> None:
+    if len(targets) == 0:
+        raise DataError("There is nothing to evaluate: none of the records could be read; see the list of bad records.")
+    if probabilities.shape != (len(targets), len(labels)) or targets.shape != targets_shape:
+        raise ValueError(
+            f"targets {targets.shape} and probabilities {probabilities.shape} do not match {len(labels)} labels"
+        )
+    non_finite = int((~np.isfinite(probabilities).all(axis=1)).sum())
+    if non_finite:
+        raise DivergedError(
+            f"The model's predictions for {non_finite} of {len(probabilities)} records are not finite numbers: training"
+            " diverged. Lower learning_rate, or set gradient_clip_norm."
+        )
+
+
+def _confusion(truth: Integers, predicted: Integers, labels: Sequence[str]) -> dict[str, object]:
+    """The dense matrix if there are few classes, and the most frequent confused pairs."""
+    classes = len(labels)
+    wrong = truth != predicted
+    pairs, counts = np.unique(truth[wrong] * classes + predicted[wrong], return_counts=True)
+    order = np.argsort(-counts, kind="stable")[:MAX_PAIRS]
+    confusion: dict[str, object] = {
+        "confusion_pairs": [
+            [labels[pair // classes], labels[pair % classes], count]
+            for pair, count in zip(pairs[order].tolist(), counts[order].tolist(), strict=True)
+        ],
+        "confusion_pairs_count": len(pairs),
+    }
+    if classes <= MAX_MATRIX_CLASSES:
+        matrix = np.bincount(truth * classes + predicted, minlength=classes**2).reshape(classes, classes)
+        confusion["confusion_matrix"] = matrix.tolist()
+    return confusion
 
 
 def best_constant_prediction(positives: Integers, records: int) -> tuple[float, list[int]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,29 +36,6 @@ class ChosenThresholds:
     missed: tuple[str, ...]
 
 
-def choose_thresholds(
-    targets: NDArray[np.generic], probabilities: NDArray[np.floating], labels: Sequence[str], target: ThresholdTarget
-) -> ChosenThresholds:
-    """Find the thresholds that reach the target at the least cost to the other quantity.
-
-    Args:
-        targets: 0 and 1 `[records, classes]`, or class indices `[records]` of two classes.
-        probabilities: `[records, classes]`.
-        labels: class names.
-        target: precision or recall to reach.
-    """
-    scores = np.asarray(probabilities, dtype=np.float64)
-    if targets.ndim == 1:
-        threshold = find_threshold(np.asarray(targets) == 1, scores[:, 1], target)
-        missed: tuple[str, ...] = (labels[1],) if threshold is None else ()
-        threshold = 0.5 if threshold is None else threshold
-        return ChosenThresholds((1 - threshold, threshold), missed)
-    columns = zip((np.asarray(targets) > 0.5).T, scores.T, strict=True)
-    thresholds = [find_threshold(positive, column, target) for positive, column in columns]
-    missed = tuple(label for label, threshold in zip(labels, thresholds, strict=True) if threshold is None)
-    return ChosenThresholds(tuple(0.5 if threshold is None else threshold for threshold in thresholds), missed)
-
-
 def find_threshold(positive: NDArray[np.bool_], scores: Floats, target: ThresholdTarget) -> float | None:
     """The lowest threshold with the target precision, or the highest with the target recall; `None` if there is none.
 
@@ -84,21 +60,11 @@ def find_threshold(positive: NDArray[np.bool_], scores: Floats, target: Threshol
     return float((sorted_scores[last] + next_score) / 2)
 
 
-def metrics_at_thresholds(
-    targets: NDArray[np.generic], probabilities: NDArray[np.floating], labels: Sequence[str], decision: ChosenThresholds
-) -> dict[str, dict[str, float | None]]:
-    """Precision and recall at the thresholds, by class; of two exclusive classes only the second one."""
-    truth = np.asarray(targets)
-    positive = truth > 0.5 if truth.ndim == 2 else np.stack([truth == 0, truth == 1], axis=1)
-    predicted = np.asarray(probabilities, dtype=np.float64) > np.array(decision.thresholds)
-    hits = (positive & predicted).sum(axis=0)
-    rows: dict[str, dict[str, float | None]] = {}
-    for index, label in enumerate(labels):
-        if truth.ndim == 1 and index == 0:
-            continue
-        predictions, support = predicted[:, index].sum(), positive[:, index].sum()
-        rows[label] = {
-            "precision": float(hits[index] / predictions) if predictions else None,
-            "recall": float(hits[index] / support) if support else None,
-        }
-    return rows
+def precision_and_recall(positive: NDArray[np.bool_], scores: Floats, threshold: float) -> dict[str, float | None]:
+    """Precision and recall of a class at a threshold; `None` where nothing is predicted, or no record is positive."""
+    predicted = scores > threshold
+    hits, predictions, support = (positive & predicted).sum(), predicted.sum(), positive.sum()
+    return {
+        "precision": float(hits / predictions) if predictions else None,
+        "recall": float(hits / support) if support else None,
+    }

@@ -21,6 +21,7 @@ from finetune.runtime.precision import Numerics
 from finetune.strategies.freezing import apply_trainable
 from finetune.strategies.param_groups import parameter_groups
 from finetune.strategies.plan import Plan
+from finetune.tasks.task import Task
 from finetune.training.inputs import InputProvider
 from finetune.training.losses import Loss, balanced_class_weights
 from finetune.training.optim import Schedule, build_optimizer
@@ -38,6 +39,7 @@ def build_training(  # noqa: PLR0913  # by keyword
     inputs: InputProvider,
     numerics: Numerics,
     *,
+    task: Task,
     evaluate: Callable[[], EpochMetrics | None],
     interrupted: Callable[[], bool],
     setup: Setup,
@@ -50,6 +52,7 @@ def build_training(  # noqa: PLR0913  # by keyword
         plan: Trainable groups and learning rates.
         inputs: Provides the batches of each phase.
         numerics: Device and precision.
+        task: Loss and metrics of the outputs.
         evaluate: Returns the current model's validation metrics, or `None` if interrupted.
         interrupted: Returns whether the job should stop.
         setup: Properties of the job, to tailor the advice of the rules.
@@ -59,8 +62,10 @@ def build_training(  # noqa: PLR0913  # by keyword
     """
     optimization = spec.optimization
     _refuse_single_records(optimization, backbone, plan)
+    class_weights = _class_weights(optimization, inputs.records, task, numerics)
+    loss = Loss(task, optimization.label_smoothing, class_weights)
     return Training(
-        stepper=_build_step(spec, backbone, plan, inputs.records, numerics, setup),
+        stepper=_build_step(spec, backbone, plan, loss, numerics, setup),
         plan=plan,
         schedule=build_schedule(optimization, inputs.records.batches_per_epoch or 0),
         inputs=inputs,
@@ -93,7 +98,7 @@ def build_state(
         weights=TrainableWeights(step.backbone, training.plan),
         optimizer=OptimizerState(step.optimizer, step.backbone.module),
         scaler=step.scaler,
-        totals=EpochTotals(step.numerics.device, multi_label=step.loss.multi_label),
+        totals=EpochTotals(step.numerics.device, step.loss.task),
         best=BestEpoch(keep=training.stopping.patience is not None),
         bad_records=bad_records,
         account=account,
@@ -104,21 +109,20 @@ def build_state(
 
 
 def _build_step(
-    spec: JobSpec, backbone: Backbone, plan: Plan, records: BatchSource, numerics: Numerics, setup: Setup
+    spec: JobSpec, backbone: Backbone, plan: Plan, loss: Loss, numerics: Numerics, setup: Setup
 ) -> TrainStep:
-    optimization, classes = spec.optimization, len(records.label_map)
+    optimization, classes = spec.optimization, loss.task.outputs
     groups = parameter_groups(backbone, plan, optimization.weight_decay)
     optimizer = build_optimizer(backbone.module, groups, optimization)
     probe: Probe = NoProbe()
     if rules := _observable_rules(spec):
         watch = TensorWatch(backbone.module, optimizer, rules, scaled=numerics.scaled, classes=classes, setup=setup)
         probe = GuardedProbe(watch)
-    class_weights = _class_weights(optimization, records, numerics)
     return TrainStep(
         backbone=backbone,
         optimizer=optimizer,
         scaler=GradScaler(numerics.device.type, enabled=numerics.scaled),
-        loss=Loss(records.label_map.multi_label, optimization.label_smoothing, class_weights),
+        loss=loss,
         numerics=numerics,
         seed=spec.run.seed,
         clip_norm=optimization.gradient_clip_norm,
@@ -147,11 +151,13 @@ def build_schedule(optimization: OptimizationSpec, batches: int) -> Schedule:
     )
 
 
-def _class_weights(optimization: OptimizationSpec, batches: BatchSource, numerics: Numerics) -> torch.Tensor | None:
+def _class_weights(
+    optimization: OptimizationSpec, batches: BatchSource, task: Task, numerics: Numerics
+) -> torch.Tensor | None:
     if optimization.class_weights == "none":
         return None
     targets = batches.targets()
-    return None if targets is None else balanced_class_weights(targets, len(batches.label_map)).to(numerics.device)
+    return None if targets is None else balanced_class_weights(task.class_counts(targets)).to(numerics.device)
 
 
 def _refuse_single_records(optimization: OptimizationSpec, backbone: Backbone, plan: Plan) -> None:

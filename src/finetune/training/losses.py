@@ -1,4 +1,4 @@
-"""Losses and counts: cross-entropy over classes, or binary cross-entropy per label for multi-label tasks."""
+"""Loss of a batch with auxiliary classifiers, and class weights."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from finetune.models.backbone import Outputs
+from finetune.tasks.task import Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,12 +16,12 @@ class Loss:
     """Sum of the losses of a batch; the caller divides it by the number of records in the whole step.
 
     Attributes:
-        multi_label: Whether targets are float `[batch, classes]` of 0 and 1, instead of int64 `[batch]`.
+        task: Defines the loss of the logits.
         label_smoothing: Share of the target that is spread over all classes.
         class_weights: float `[classes]` on the model's device, or `None`.
     """
 
-    multi_label: bool = False
+    task: Task
     label_smoothing: float = 0.0
     class_weights: Tensor | None = None
 
@@ -33,45 +33,16 @@ class Loss:
         return total
 
     def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        logits = logits.float()
-        if not self.multi_label:
-            return functional.cross_entropy(
-                logits, targets, weight=self.class_weights, label_smoothing=self.label_smoothing, reduction="sum"
-            )
-        smooth = targets * (1 - self.label_smoothing) + 0.5 * self.label_smoothing
-        losses = functional.binary_cross_entropy_with_logits(
-            logits, smooth, weight=self.class_weights, reduction="none"
-        )
-        return losses.mean(dim=1).sum()
+        return self.task.loss(logits.float(), targets, self.label_smoothing, self.class_weights)
 
 
-def count_correct(logits: Tensor, targets: Tensor) -> Tensor:
-    """Count records predicted correctly (all labels, if several); int64, 0-d, on the device of the logits."""
-    if targets.dim() == 1:
-        return (logits.argmax(dim=1) == targets).sum()
-    return ((logits > 0) == (targets > 0.5)).all(dim=1).sum()
-
-
-def count_labels(logits: Tensor, targets: Tensor) -> Tensor:
-    """Count true positive, predicted and true labels; int64 `[3]`, on the device of the logits.
-
-    Args:
-        logits: `[records, classes]` of a multi-label task.
-        targets: `[records, classes]` of 0 and 1.
-    """
-    predicted, truth = logits > 0, targets > 0.5
-    return torch.stack([(predicted & truth).sum(), predicted.sum(), truth.sum()])
-
-
-def balanced_class_weights(targets: Tensor, classes: int) -> Tensor:
+def balanced_class_weights(counts: Tensor) -> Tensor:
     """Class weights inversely proportional to class counts, averaging 1 over the records; float32 `[classes]`.
 
     Args:
-        targets: int64 `[records]`, or float `[records, classes]` for multi-label tasks.
-        classes: Number of classes; a class without records gets weight 0.
+        counts: float64 `[classes]`; a class without records gets weight 0.
     """
-    counts = torch.bincount(targets, minlength=classes).double() if targets.dim() == 1 else targets.double().sum(0)
     present = counts > 0
-    weights = torch.zeros(classes, dtype=torch.float64)
+    weights = torch.zeros_like(counts)
     weights[present] = counts.sum() / (present.sum() * counts[present])
     return weights.float()

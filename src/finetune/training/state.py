@@ -13,6 +13,7 @@ from torch.amp.grad_scaler import GradScaler
 
 from finetune.checkpoint.state import check_count, check_structure
 from finetune.monitoring.score import score_of
+from finetune.tasks.task import Task
 from finetune.training.trainable_state import OptimizerState, State, TrainableWeights
 
 EpochMetrics = dict[str, float]
@@ -68,41 +69,39 @@ class EpochTotals:
 
     Args:
         device: Device of the model.
-        multi_label: Whether to count `labels`: true positive, predicted and true labels.
+        task: Defines what is counted.
     """
 
-    def __init__(self, device: torch.device, *, multi_label: bool = False) -> None:
-        self.multi_label = multi_label
-        self.labels = torch.zeros(3, dtype=torch.int64, device=device)
+    def __init__(self, device: torch.device, task: Task) -> None:
+        self.task = task
         self.loss = torch.zeros((), dtype=torch.float64, device=device)
-        self.correct = torch.zeros((), dtype=torch.int64, device=device)
+        self.counts = {
+            name: torch.zeros(shape, dtype=torch.int64, device=device) for name, shape in task.count_shapes.items()
+        }
         self.records = 0
 
-    def add(self, loss: Tensor, correct: Tensor, records: int) -> None:
-        """Add a batch: sum of its losses, number of correct predictions, number of records."""
+    def add(self, loss: Tensor, logits: Tensor, targets: Tensor) -> None:
+        """Add a batch: sum of its losses, its logits and targets."""
         self.loss += loss
-        self.correct += correct
-        self.records += records
+        for name, count in self.task.count(logits, targets).items():
+            self.counts[name] += count
+        self.records += len(targets)
 
     def clear(self) -> None:
         """Reset for a new epoch."""
         self.loss.zero_()
-        self.correct.zero_()
-        self.labels.zero_()
+        for count in self.counts.values():
+            count.zero_()
         self.records = 0
 
     def means(self) -> EpochMetrics:
-        """Return mean loss, accuracy and, if multi-label, micro F1 so far; synchronizes with the device."""
-        count = max(1, self.records)
-        means = {"loss": float(self.loss) / count, "accuracy": int(self.correct) / count}
-        if self.multi_label:
-            true_positives, predicted, actual = self.labels.tolist()
-            means["micro_f1"] = 2 * true_positives / max(1, predicted + actual)
-        return means
+        """Return the mean loss and the metrics of the task so far; synchronizes with the device."""
+        loss = float(self.loss) / max(1, self.records)
+        return {"loss": loss, **self.task.training_metrics(self.counts, self.records)}
 
     def state_dict(self) -> State:
         """Return tensors and a count."""
-        return {"loss": self.loss, "correct": self.correct, "labels": self.labels, "records": self.records}
+        return {"loss": self.loss, **self.counts, "records": self.records}
 
     def load_state_dict(self, state: State, /) -> None:
         """Restore tensors and a count.
@@ -113,8 +112,8 @@ class EpochTotals:
         check_structure(state, self.state_dict(), "totals")
         check_count(state["records"], "records")
         self.loss.copy_(state["loss"])
-        self.correct.copy_(state["correct"])
-        self.labels.copy_(state["labels"])
+        for name, count in self.counts.items():
+            count.copy_(state[name])
         self.records = state["records"]
 
 

@@ -16,7 +16,7 @@ from finetune.models.backbone import Backbone, Outputs
 from finetune.monitoring.timing import Timing
 from finetune.runtime.precision import Numerics
 from finetune.training.kernels.cpu_attention import cpu_attention_kernels
-from finetune.training.losses import Loss, count_correct, count_labels
+from finetune.training.losses import Loss
 from finetune.training.probe import NoProbe, Probe
 from finetune.training.state import EpochTotals
 
@@ -103,10 +103,7 @@ class TrainStep:
             step_loss = batch_loss / records
         with self.timing.device("backward"):
             self.scaler.scale(step_loss).backward()  # type: ignore[no-untyped-call]  # untyped in torch
-        logits = outputs.logits.detach()
-        totals.add(batch_loss.detach(), count_correct(logits, targets), len(targets))
-        if totals.multi_label:
-            totals.labels += count_labels(logits, targets)
+        totals.add(batch_loss.detach(), outputs.logits.detach(), targets)
         return step_loss.detach()
 
     def _update(self) -> None:

@@ -112,7 +112,7 @@ class StreamBatches:
         counts = self._data.class_counts
         if counts is None:
             return None
-        classes = torch.eye(len(counts)) if self.label_map.multi_label else torch.arange(len(counts))
+        classes = self.label_map.targets([(name,) for name in self.label_map.names])
         return classes.repeat_interleave(torch.tensor(counts), dim=0)
 
     def key(self, position: int) -> str:

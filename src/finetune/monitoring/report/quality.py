@@ -37,10 +37,10 @@ def curves(report: Mapping[str, Any]) -> Html | None:
         return None
     epochs = list(range(1, len(rows) + 1))
     charts = []
-    is_multi_label = any("train:micro_f1" in row for row in rows)
+    has_f1 = any("train:micro_f1" in row for row in rows)
     for metric, title, contains in (
         ("loss", "Loss", (0.0,)),
-        ("micro_f1", "Micro F1", (1.0,)) if is_multi_label else ("accuracy", "Accuracy", (1.0,)),
+        ("micro_f1", "Micro F1", (1.0,)) if has_f1 else ("accuracy", "Accuracy", (1.0,)),
     ):
         names = [part for part in ("train", "validation") if any(f"{part}:{metric}" in row for row in rows)]
         lines = [Line(part, epochs, [row.get(f"{part}:{metric}") for row in rows]) for part in names]

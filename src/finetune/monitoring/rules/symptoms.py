@@ -105,7 +105,7 @@ def check_evaluation(part: str, metrics: Mapping[str, Any], setup: Setup, *, lea
 
     Args:
         part: Evaluated part.
-        metrics: Result of `classification_metrics`.
+        metrics: Metrics of the part (`tasks.metrics`).
         setup: Setup of the job.
         learned: Whether training records are predicted clearly better than by guessing; `None` if unknown.
     """
