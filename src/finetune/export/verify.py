@@ -137,22 +137,30 @@ def _compare(sample: VerificationSample, prediction: Mapping[str, Any], expectat
         raise ArtifactMismatch(
             _mismatch_message(sample, prediction, f"difference {difference:.2g}, allowed {tolerance:.2g}")
         )
-    certain, possible = _allowed_labels(expected, expectation, multi_label="predicted_labels" in prediction)
+    allowed = _allowed_label_sets if "predicted_labels" in prediction else _allowed_classes
+    certain, possible = allowed(expected, expectation)
     predicted = set(prediction.get("predicted_labels", [prediction.get("predicted_label")]))
     if not both_nan.any() and not certain <= predicted <= possible:
         raise ArtifactMismatch(_mismatch_message(sample, prediction, f"predicted labels {sorted(map(str, predicted))}"))
     return difference
 
 
-def _allowed_labels(expected: Tensor, expectation: _Expectation, *, multi_label: bool) -> tuple[set[str], set[str]]:
-    """Return the labels that a prediction within the tolerance must contain, and those that it may contain."""
-    labels, slack = expectation.labels, 2 * expectation.tolerance
+def _allowed_classes(expected: Tensor, expectation: _Expectation) -> tuple[set[str], set[str]]:
+    """Return what a prediction of one class within the tolerance must contain, and what it may contain."""
     margins = expected - expectation.thresholds
-    threshold = 0.0 if multi_label else float(margins.max())
-    possible = {name for name, value in zip(labels, margins, strict=True) if value >= threshold - slack}
-    if not multi_label:
-        return possible if len(possible) == 1 else set(), possible
-    return {name for name, value in zip(labels, margins, strict=True) if value > threshold + slack}, possible
+    possible = _labels_above(margins, float(margins.max()) - 2 * expectation.tolerance, expectation)
+    return possible if len(possible) == 1 else set(), possible
+
+
+def _allowed_label_sets(expected: Tensor, expectation: _Expectation) -> tuple[set[str], set[str]]:
+    """Return the labels that a prediction within the tolerance must contain, and those that it may contain."""
+    margins, slack = expected - expectation.thresholds, 2 * expectation.tolerance
+    certain = {name for name, margin in zip(expectation.labels, margins, strict=True) if margin > slack}
+    return certain, _labels_above(margins, -slack, expectation)
+
+
+def _labels_above(margins: Tensor, minimum: float, expectation: _Expectation) -> set[str]:
+    return {name for name, margin in zip(expectation.labels, margins, strict=True) if margin >= minimum}
 
 
 def _mismatch_message(sample: VerificationSample, prediction: Mapping[str, Any], reason: str) -> str:
