@@ -32,7 +32,7 @@ FEWER = SourceHead(2)
         (OTHERS, None),
         (FEWER, None),
         (None, None),
-        (SourceHead(3, LABELS, multi_label=True), None),
+        (SourceHead(3, LABELS, problem_type="multi_label_classification"), None),
     ],
 )
 def test_same_classes_reuse_the_head(head: SourceHead | None, rows: tuple[int, ...] | None, tmp_path: Path) -> None:
@@ -53,7 +53,7 @@ def test_head_is_reused_on_request(tmp_path: Path) -> None:
         (OTHERS, r"have 3 classes \('bird', 'cat', 'fox'\) and the data 3 classes \('bird', 'cat', 'dog'\)"),
         (FEWER, "have 2 classes and the data"),
         (None, "no top layer to keep"),
-        (SourceHead(3, LABELS, multi_label=True), "trained for several classes per record"),
+        (SourceHead(3, LABELS, problem_type="multi_label_classification"), "trained for several classes per record"),
     ],
 )
 def test_unusable_head_is_refused(head: SourceHead | None, message: str, tmp_path: Path) -> None:

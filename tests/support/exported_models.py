@@ -41,7 +41,7 @@ class ModelSetup:
             spec=ModelSpec(name=self.name),
             task=self.task,
             labels=self.labels,
-            multi_label=self.multi_label,
+            problem_type="multi_label_classification" if self.multi_label else "single_label_classification",
             pretrained=self.folder is not None,
             image_size=self.image_size if self.task == "image-classification" else None,
             max_length=16 if self.task == "text-classification" else None,

@@ -38,7 +38,7 @@ def request_model(
         spec=ModelSpec(name=name, reinitialize_top_layer=reinitialize, dropout=dropout),
         task=task,
         labels=labels,
-        multi_label=multi_label,
+        problem_type="multi_label_classification" if multi_label else "single_label_classification",
         pretrained=pretrained,
         image_size=image_size,
         max_length=max_length,

@@ -15,6 +15,8 @@ from finetune.config.optimizers import OPTIMIZERS, OptimizerName, join_names, op
 from finetune.config.values import infer_format, parse_value
 
 TaskName = Literal["image-classification", "text-classification"]
+ProblemType = Literal["single_label_classification", "multi_label_classification"]
+"""Meaning of the outputs of a model, in the terms of transformers."""
 StrategyName = Literal["feature_extraction", "partial", "full", "gradual", "from_scratch", "evaluate"]
 ScheduleName = Literal["constant", "step", "exponential", "cosine", "linear"]
 Augmentation = Literal["none", "basic", "strong"]
@@ -109,6 +111,11 @@ class DataSpec(Section):
         "auto",
         description="Whether the RecordIO writer split payloads at magic words (escaped) or kept them (plain).",
     )
+
+    @property
+    def problem_type(self) -> ProblemType:
+        """Meaning of the outputs of the model."""
+        return "multi_label_classification" if self.multi_label else "single_label_classification"
 
 
 class ModelSpec(Section):

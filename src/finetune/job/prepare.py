@@ -153,7 +153,7 @@ def locate_model(request: Request, task: TaskName, scratch: Path) -> tuple[Model
         spec=spec.model,
         task=task,
         labels=(),
-        multi_label=spec.data.multi_label,
+        problem_type=spec.data.problem_type,
         pretrained=spec.strategy.uses_pretrained_weights,
         image_size=spec.data.image_size,
         max_length=spec.data.max_length,

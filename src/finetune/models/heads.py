@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from finetune.config.hyperparameters import ProblemType
 from finetune.errors import UserError
 from finetune.models.request import ModelRequest
 from finetune.models.weights.loading_report import summarize_faults
@@ -43,14 +44,14 @@ class SourceHead:
     Attributes:
         classes: number of classes.
         labels: class names in the order of its outputs, if the source states them.
-        multi_label: whether it was trained for several classes per record, if the source states it.
+        problem_type: meaning of its outputs, if the source states it.
         faults: its tensors that are missing or cannot be loaded; it can only be kept if there are none.
         uncertain: reason why the meaning of its outputs is unknown, as a clause; such a head cannot be kept.
     """
 
     classes: int
     labels: tuple[str, ...] | None = None
-    multi_label: bool | None = None
+    problem_type: ProblemType | None = None
     faults: tuple[str, ...] = ()
     uncertain: str | None = None
 
@@ -97,7 +98,7 @@ def rows_to_keep(head: SourceHead | None, request: ModelRequest) -> tuple[int, .
 
 
 def _matching_rows(head: SourceHead, request: ModelRequest) -> tuple[int, ...] | None:
-    if head.faults or head.multi_label not in (None, request.multi_label) or head.classes != len(request.labels):
+    if head.faults or head.problem_type not in (None, request.problem_type) or head.classes != len(request.labels):
         return None
     if head.labels is None:
         return _rows_by_number(request.labels) or tuple(range(head.classes))
@@ -143,11 +144,12 @@ def _no_head_message(head: SourceHead | None, request: ModelRequest) -> str:
         return f"{needs}, but {head.uncertain}. {advice}, or correct the file."
     labels = request.labels
     source_classes = f"{head.classes} classes" if head.labels is None else summarize_labels(head.labels)
-    if head.multi_label not in (None, request.multi_label):
-        kind = "several classes per record" if head.multi_label else "one class per record"
-        setting = "true" if head.multi_label else "false"
+    if head.problem_type not in (None, request.problem_type):
+        is_multi_label = head.problem_type == "multi_label_classification"
+        kind, setting = ("several classes", "true") if is_multi_label else ("one class", "false")
         return (
-            f"{needs}, but the top layer of the weights was trained for {kind}. {advice}, or set multi_label={setting}."
+            f"{needs}, but the top layer of the weights was trained for {kind} per record. {advice}, or set"
+            f" multi_label={setting}."
         )
     return (
         f"{needs}, but the weights have {source_classes} and the data {summarize_labels(labels)}."

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from finetune.config.hyperparameters import ModelSpec, TaskName
+from finetune.config.hyperparameters import ModelSpec, ProblemType, TaskName
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +16,7 @@ class ModelRequest:
         spec: name, head and dropout as given by the user.
         task: classification task.
         labels: class names in the order of the logits.
-        multi_label: whether a record may have several classes.
+        problem_type: meaning of the outputs.
         pretrained: False builds the same model with random weights.
         image_size: side of the square input in pixels; None for the default of the weights.
         max_length: maximum sequence length in tokens; None for the default of the model.
@@ -33,7 +33,7 @@ class ModelRequest:
     spec: ModelSpec
     task: TaskName
     labels: tuple[str, ...]
-    multi_label: bool
+    problem_type: ProblemType
     pretrained: bool
     image_size: int | None
     max_length: int | None

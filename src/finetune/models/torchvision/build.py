@@ -186,7 +186,9 @@ def _source_head(origin: _Origin, state: StateDict, layout: ModelLayout, report:
     classes = 0 if weight is None or weight.dim() == 0 else len(weight)
     if not faults:
         check_class_count(origin.source.labels, classes, origin.source.location)
-    return SourceHead(classes, labels if labels and len(labels) == classes else None, origin.source.multi_label, faults)
+    return SourceHead(
+        classes, labels if labels and len(labels) == classes else None, origin.source.problem_type, faults
+    )
 
 
 def source_labels(name: str | None, source: Source) -> tuple[str, ...] | None:

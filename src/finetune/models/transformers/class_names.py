@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from finetune.config.hyperparameters import ProblemType
 from finetune.models.heads import SourceHead
 from finetune.models.transformers.folder import ModelFolder
 from finetune.models.weights.sources import ARTIFACT_FILE, CONFIG_FILE, read_json
@@ -31,12 +32,15 @@ def read_head(model_folder: ModelFolder) -> SourceHead:
     config_json = read_json(model_folder.folder / CONFIG_FILE, source.location)
     if source.labels is not None:
         uncertain = _names_conflict(source.labels, _read_class_names(config_json).labels)
-        return SourceHead(len(source.labels), source.labels, source.multi_label, uncertain=uncertain)
-    multi_label = None if config.problem_type is None else config.problem_type == "multi_label_classification"
+        return SourceHead(len(source.labels), source.labels, source.problem_type, uncertain=uncertain)
+    problem_type: ProblemType | None = None
+    if config.problem_type is not None:
+        is_multi_label = config.problem_type == "multi_label_classification"
+        problem_type = "multi_label_classification" if is_multi_label else "single_label_classification"
     names = _read_class_names(config_json)
     count = len(names.labels) if names.labels else int(config.num_labels)
     uncertain = _regression_fault(config) or names.fault
-    return SourceHead(count, names.labels, multi_label, uncertain=uncertain)
+    return SourceHead(count, names.labels, problem_type, uncertain=uncertain)
 
 
 def _names_conflict(labels: tuple[str, ...], config_labels: tuple[str, ...] | None) -> str | None:

@@ -151,7 +151,7 @@ def _load_pretrained(request: ModelRequest, model_folder: ModelFolder) -> tuple[
 def _set_config_classes(config: Any, request: ModelRequest) -> None:  # noqa: ANN401 - its fields differ by family
     config.id2label = dict(enumerate(request.labels))
     config.label2id = {label: index for index, label in enumerate(request.labels)}
-    config.problem_type = "multi_label_classification" if request.multi_label else "single_label_classification"
+    config.problem_type = request.problem_type
 
 
 def _model_class(model_folder: ModelFolder) -> type[PreTrainedModel]:

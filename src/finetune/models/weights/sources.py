@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from finetune.config.hyperparameters import ProblemType
 from finetune.errors import UserError
 from finetune.models.weights.file_types import WEIGHTS, describe_wrong_content, file_type
 from finetune.models.weights.unsupported_formats import refuse_adapter, refuse_incomplete_folder
@@ -63,10 +64,12 @@ class Source:
         return tuple(str(label) for label in labels) if isinstance(labels, list) and labels else None
 
     @property
-    def multi_label(self) -> bool | None:
-        """Whether the model was trained for several classes per record, if the artifact states it."""
-        value = self.artifact.get("multi_label")
-        return value if isinstance(value, bool) else None
+    def problem_type(self) -> ProblemType | None:
+        """Meaning of the outputs, if the artifact states it."""
+        multi_label = self.artifact.get("multi_label")
+        if not isinstance(multi_label, bool):
+            return None
+        return "multi_label_classification" if multi_label else "single_label_classification"
 
 
 def identify_source(folder: Path, location: str, depth: int = 0) -> Source | None:
