@@ -106,7 +106,7 @@ def _print_steps(amount: Amount, folder: Path) -> None:
     rounds = [{name: call() for name, call in kinds.items()} for _ in range(amount.rounds)]
     hooked.hook.close(finished=True)
     base = statistics.median(one["plain"] for one in rounds)
-    begin("Cost of monitoring", ("what", "cost"))
+    begin("Cost of monitoring", ("measurement", "cost"))
     row((f"a step of {amount.model}, {amount.batch} images of {amount.side}", f"{base * 1000:,.0f} ms"))
     for name in list(kinds)[1:]:
         ratios = sorted(one[name] / one["plain"] for one in rounds)

@@ -20,9 +20,9 @@ from benchmarks.turns import by_turns
 from benchmarks.work import ALL, HEAD, Work, image_work, text_work
 
 _DEFAULTS = {"GLIBC_TUNABLES": "", "GOMP_SPINCOUNT": "300000"}
-_AS_IT_IS = "as it is"
+_DEFAULT = "default"
 _ENVIRONMENTS: Mapping[str, Mapping[str, str]] = {
-    _AS_IT_IS: {},
+    _DEFAULT: {},
     "glibc's memory defaults": {"GLIBC_TUNABLES": ""},
     "threads sleep immediately": {"OMP_WAIT_POLICY": "PASSIVE"},
     "threads spin for milliseconds": {"GOMP_SPINCOUNT": _DEFAULTS["GOMP_SPINCOUNT"]},
@@ -32,7 +32,7 @@ _ENVIRONMENTS: Mapping[str, Mapping[str, str]] = {
 
 def measure(scale: Scale) -> None:
     """Print a row for each job, alone and next to a process that keeps a core busy."""
-    begin("Process settings", ("job", f"{_AS_IT_IS}, s", *(name for name in _ENVIRONMENTS if name != _AS_IT_IS)))
+    begin("Process settings", ("job", f"{_DEFAULT}, s", *(name for name in _ENVIRONMENTS if name != _DEFAULT)))
     with tempfile.TemporaryDirectory(prefix="benchmark-process-") as place:
         for work in _works(Path(place), scale):
             _measure(work, "alone", scale.repeats)
@@ -49,8 +49,8 @@ def _measure(work: Work, company: str, repeats: int) -> None:
 
     for _ in range(repeats):
         by_turns(*(partial(run, name) for name in _ENVIRONMENTS))
-    ours = seconds[_AS_IT_IS]
-    ratios = (ratio(otherwise, ours) for name, otherwise in seconds.items() if name != _AS_IT_IS)
+    ours = seconds[_DEFAULT]
+    ratios = (ratio(otherwise, ours) for name, otherwise in seconds.items() if name != _DEFAULT)
     row((f"{work.name}, {work.records:,}, {company}", middle(ours), *ratios))
 
 

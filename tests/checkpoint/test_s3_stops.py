@@ -58,7 +58,7 @@ def test_unanswered_request_is_not_retried_after_stop(
     name = mirror(s3, tmp_path, stop_request).write(take_snapshot(make_parts(1)), checkpoint_info(1))
     assert sum(path.endswith(file) for _, path in s3.proxy.requests) == 1
     assert f"Could not upload checkpoint {name} to S3" in caplog.text
-    assert f"within 30 s after the job was asked to stop. Not uploaded: {remaining}" in caplog.text
+    assert f"within 30 s after the stop request. Not uploaded: {remaining}" in caplog.text
     newest = CheckpointStore(tmp_path).newest_complete()
     assert newest is not None
     assert newest.manifest.name == name

@@ -123,7 +123,7 @@ class S3Mirror:
         """Raise if a stopped job's time limit is over (0 in a restore); called before requests and in transfers."""
         limit = 0.0 if self._restoring else self._timeouts.stop_seconds
         if self._seconds_since_stop() > limit:
-            raise StopDeadlineError(f"S3 did not respond within {limit:.0f} s after the job was asked to stop.")
+            raise StopDeadlineError(f"S3 did not respond within {limit:.0f} s after the stop request.")
 
     def _warn(self, name: CheckpointName, reason: str) -> None:
         logger.warning(

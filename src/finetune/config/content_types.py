@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-StreamFormat = Literal["recordio", "pictures", "protobuf", "tfrecord", "tar", "jsonl", "csv", "tsv", "parquet"]
+StreamFormat = Literal["recordio", "images", "protobuf", "tfrecord", "tar", "jsonl", "csv", "tsv", "parquet"]
 
 RECORD_TYPES: Mapping[str, StreamFormat] = {
     "application/x-recordio": "recordio",
@@ -36,7 +36,7 @@ TEXT_FORMATS: Mapping[str, StreamFormat] = {
 """Formats that contain texts."""
 
 IMAGE_FORMATS: Mapping[str, StreamFormat] = dict.fromkeys(
-    ("application/x-image", "image/jpeg", "image/jpg", "image/png", "image/webp", "image/bmp"), "pictures"
+    ("application/x-image", "image/jpeg", "image/jpg", "image/png", "image/webp", "image/bmp"), "images"
 )
 
 

@@ -442,7 +442,7 @@ def _pixels(image: Any, content: bytes, known_depth: int | None) -> NDArray[np.u
     if is_16_bit:
         extrema = image.getextrema() if len(image.getbands()) > 1 else (image.getextrema(),)
         if max(high for (_, high), name in zip(extrema, image.getbands(), strict=True) if name != "A") < 1 << 4:
-            raise ValueError("16 bits per colour, but hardly a value above 4095; save it with 8 bits per colour")
+            raise ValueError("16 bits per colour, but almost no value above 4095; save it with 8 bits per colour")
     # Pillow treats every CMYK JPEG as Adobe's, which are inverted.
     inverted = image.format == "JPEG" and image.mode == "CMYK" and "adobe" not in image.info
     image.load()

@@ -85,7 +85,7 @@ SHORTEST: dict[str, object] = {
 }
 CONVNEXT: dict[str, object] = {"image_processor_type": "ConvNextImageProcessor", "size": {"shortest_edge": 32}}
 OBEYED: dict[str, dict[str, object]] = {
-    "as it is": {},
+    "default": {},
     "without normalization": {"do_normalize": False},
     "without rescaling": {"do_rescale": False},
     "neither normalized nor rescaled": {"do_normalize": False, "do_rescale": False},

@@ -108,9 +108,9 @@ def choose_codec(layout: StreamLayout, options: DecodeOptions, window: Window) -
 def _select_codec(layout: StreamLayout, options: DecodeOptions, window: Window) -> Codec:
     if options.spec.attribute_names:
         return AttributeCodec(options)
-    if layout.wrapped and layout.format in (None, "recordio", "pictures"):
+    if layout.wrapped and layout.format in (None, "recordio", "images"):
         return AttributeCodec(options)
-    stream_format = layout.format if layout.format not in (None, "pictures") else _detect_format(window)
+    stream_format = layout.format if layout.format not in (None, "images") else _detect_format(window)
     if stream_format == "recordio":
         return _recordio_codec(window, options)
     codec = _create_codec(stream_format, layout, options)
@@ -129,7 +129,7 @@ def _create_codec(stream_format: StreamFormat, layout: StreamLayout, options: De
             return JsonLinesCodec(options, layout.where, layout.warn)
         case "csv" | "tsv":
             return DelimitedCodec(options, layout.where, layout.warn, tabs=stream_format == "tsv")
-        case "pictures":
+        case "images":
             raise DamagedStream(
                 "contains images without labels; use an augmented manifest, or pack images and labels as RecordIO,"
                 " TFRecord or tar",
@@ -157,7 +157,7 @@ def _detect_format(window: Window) -> StreamFormat:
         ("tfrecord", len(prefix) >= 12 and masked_crc32c(prefix[:8]) == int.from_bytes(prefix[8:12], "little")),
         ("tar", _is_tar(prefix)),
         ("jsonl", _JSON.match(text) is not None),
-        ("pictures", is_encoded_image(prefix)),
+        ("images", is_encoded_image(prefix)),
         ("parquet", prefix.startswith(b"PAR1")),
     )
     return next((form for form, matches in candidates if matches), "csv")

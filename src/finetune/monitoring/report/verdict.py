@@ -87,7 +87,7 @@ def _unevaluated(report: Mapping[str, Any]) -> tuple[str, ...]:
     metric = "F1" if score_name(last, "train") == "micro_f1" else "Accuracy"
     return (
         text,
-        f"{metric} on the training records is {percent(score_of(last, 'train'))}, which is no measure of quality.",
+        f"{metric} on the training records is {percent(score_of(last, 'train'))}, which does not measure quality.",
     )
 
 
