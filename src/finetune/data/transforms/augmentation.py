@@ -30,7 +30,7 @@ def downscale_for_augmentation(pixels: Tensor, geometry: ImageGeometry) -> Tenso
 
     The smallest crop taken by `augment` then still has as many pixels as the model input. Smaller images are returned
     unchanged. Uses bicubic interpolation, because resizing twice loses sharpness: 5 % with bicubic, 19 % with bilinear
-    (docs/decisions/kept-pictures.md).
+    (docs/decisions/cached-images.md).
     """
     side = augmentation_source_side(geometry)
     if min(pixels.shape[-2:]) <= side:
