@@ -20,8 +20,10 @@ def environment_of() -> Callable[[str], Path]:
     """Returns the folder of an environment of `scripts/environments`, and creates it if missing."""
 
     def folder(name: str) -> Path:
-        made = subprocess.run([ROOT / "scripts" / "environment", name], stdout=subprocess.PIPE, text=True, check=True)
-        return Path(made.stdout.strip())
+        completed = subprocess.run(
+            [ROOT / "scripts" / "environment", name], stdout=subprocess.PIPE, text=True, check=True
+        )
+        return Path(completed.stdout.strip())
 
     return folder
 
@@ -29,14 +31,16 @@ def environment_of() -> Callable[[str], Path]:
 @pytest.fixture(scope="session")
 def quiet(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Variables for the SDKs: none of this machine's own settings, and no telemetry."""
-    place = tmp_path_factory.mktemp("sdk")
-    settings = place / "config.yaml"
+    folder = tmp_path_factory.mktemp("sdk")
+    settings = folder / "config.yaml"
     settings.write_text(
         "SchemaVersion: '1.0'\nSageMaker:\n  PythonSDK:\n    Modules:\n      TelemetryOptOut: true\n", encoding="utf-8"
     )
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "SAGEMAKER_", "SM_"))}
-    return kept | {
-        "HOME": str(place),
+    variables = {
+        name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "SAGEMAKER_", "SM_"))
+    }
+    return variables | {
+        "HOME": str(folder),
         "SAGEMAKER_USER_CONFIG_OVERRIDE": str(settings),
         "SAGEMAKER_SUPPRESS_V2_WARNING": "1",
         "PYTHONDONTWRITEBYTECODE": "1",

@@ -61,14 +61,14 @@ class LocalMode:
     """
 
     image: str
-    place: Path
+    root: Path
     lock: Path
     variables: Mapping[str, str]
 
     def run(self, example: str, channels: Mapping[str, str], *more: str, values: Sequence[str] = ()) -> LocalJob:
         """Run an example to its end in its own folder."""
         sdk = example.split("/")[0]
-        folder = self.place / f"{sdk}-{len(list(self.place.iterdir()))}"
+        folder = self.root / f"{sdk}-{len(list(self.root.iterdir()))}"
         (folder / "temporary").mkdir(parents=True)
         command = [str(ROOT / "scripts" / "example"), example, "--image", self.image, "--local"]
         command += ["--output", f"file://{folder}", *more]
@@ -77,14 +77,14 @@ class LocalMode:
         variables = {**self.variables, "TMPDIR": str(folder / "temporary")}
         with self.lock.open("w") as lock, swept(folder):
             fcntl.flock(lock, fcntl.LOCK_EX)
-            ended = subprocess.run(
+            completed = subprocess.run(
                 command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
             )
         archives = {path.name: path for path in folder.rglob("*.tar.gz")}
         missing = folder / "missing.tar.gz"
         return LocalJob(
-            ended.returncode,
-            ended.stdout,
+            completed.returncode,
+            completed.stdout,
             archives.get("model.tar.gz", missing),
             archives.get("output.tar.gz", missing),
         )
@@ -101,7 +101,7 @@ def swept(folder: Path) -> Iterator[None]:
             ["docker", "ps", "-a", "--format", template], capture_output=True, text=True, check=True
         )
         lines = [line.partition(" ") for line in listing.stdout.splitlines()]
-        ours = [container for container, _, place in lines if place.startswith(str(folder))]
-        if ours:
-            subprocess.run(["docker", "rm", "--force", "--volumes", *ours], capture_output=True, check=True)
+        own_containers = [container for container, _, root in lines if root.startswith(str(folder))]
+        if own_containers:
+            subprocess.run(["docker", "rm", "--force", "--volumes", *own_containers], capture_output=True, check=True)
         subprocess.run(["docker", "network", "rm", NETWORK], capture_output=True, check=False)

@@ -15,8 +15,8 @@ def main(sdk: str, bucket: str, image: str, role: str, *names: str) -> None:
         channels = ("--channel", f"train=s3://{bucket}/train", "--channel", f"validation=s3://{bucket}/validation")
         values = ("--hyperparameter", "batch_size=8", "--hyperparameter", "seed=1")
         model = ("--model", f"s3://{bucket}/model.tar.gz") if name in {"deploy", "incremental"} else ()
-        place = ("--instance-type", "ml.p3.2xlarge", "--output", f"s3://{bucket}/{name}", "--no-wait")
-        sys.argv = [module, "--image", image, "--role", role, *channels, *values, *model, *place]
+        location = ("--instance-type", "ml.p3.2xlarge", "--output", f"s3://{bucket}/{name}", "--no-wait")
+        sys.argv = [module, "--image", image, "--role", role, *channels, *values, *model, *location]
         runpy.run_module(module, run_name="__main__")
 
 

@@ -17,20 +17,20 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "clients.md").read_text(encoding="utf-8")
 
 
-def test_every_example_is_named_and_every_named_one_exists() -> None:
+def test_page_names_exactly_the_existing_examples() -> None:
     files = (ROOT / "scripts" / "examples").glob("sdk_v*/*.py")
     examples = {f"{path.parent.name}/{path.stem}" for path in files if "__main__" in path.read_text(encoding="utf-8")}
     assert set(re.findall(r"sdk_v\d/\w+", PAGE)) == examples
 
 
-def test_what_the_page_names_exists() -> None:
+def test_named_files_exist() -> None:
     named = set(re.findall(r"`((?:scripts|tests)/[\w./-]+|buildspec\.yml)", PAGE))
     assert {name for name in named if not (ROOT / name).exists()} == set()
 
 
-def test_the_hyperparameters_of_the_page_are_known() -> None:
+def test_hyperparameters_of_page_exist() -> None:
     table = (ROOT / "docs" / "hyperparameters.md").read_text(encoding="utf-8")
-    used = {name for found in re.findall(r"hyperparameters=\{(.*?)\}", PAGE) for name in re.findall(r'"(\w+)":', found)}
+    used = {name for block in re.findall(r"hyperparameters=\{(.*?)\}", PAGE) for name in re.findall(r'"(\w+)":', block)}
     assert used
     assert {name for name in used if f"`{name}`" not in table} == set()
 
@@ -38,12 +38,12 @@ def test_the_hyperparameters_of_the_page_are_known() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("page", ["README.md", "docs/clients.md"])
 @pytest.mark.parametrize("sdk", ["sdk_v2", "sdk_v3"])
-def test_what_a_page_shows_of_an_sdk_is_accepted_by_it(
+def test_snippets_of_page_are_accepted_by_sdk(
     page: str, sdk: str, environment_of: Callable[[str], Path], quiet: dict[str, str]
 ) -> None:
     pieces = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
     shown = [piece for piece in pieces if ("ModelTrainer" in piece) == (sdk == "sdk_v3")]
-    asked = sum(piece.count(".fit(") + piece.count(".train(") for piece in shown)
+    expected_jobs = sum(piece.count(".fit(") + piece.count(".train(") for piece in shown)
     image, role = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/finetune:0.2.0", f"arn:aws:iam::{ACCOUNT}:role/finetune"
     python = environment_of(sdk.replace("_", "-")) / "bin" / "python"
     command = (str(python), "-P", str(Path(__file__).with_name("run_snippets.py")), sdk, image, role, "finetune-pages")
@@ -52,8 +52,8 @@ def test_what_a_page_shows_of_an_sdk_is_accepted_by_it(
             RoleName="finetune", AssumeRolePolicyDocument=json.dumps(TRUST)
         )
         variables = {**quiet, **aws.environment()}
-        ended = subprocess.run(
+        completed = subprocess.run(
             command, env=variables, input=json.dumps(shown), capture_output=True, text=True, check=False
         )
-        assert ended.returncode == 0, ended.stderr
-        assert len(aws.sent("CreateTrainingJob")) == asked > 0
+        assert completed.returncode == 0, completed.stderr
+        assert len(aws.sent("CreateTrainingJob")) == expected_jobs > 0

@@ -27,8 +27,8 @@ ARTIFACT = {"artifact.json", "code/inference.py", "code/requirements.txt", "metr
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_images(tmp_path_factory.mktemp("pictures") / "train", 12)
+def train_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_images(tmp_path_factory.mktemp("images") / "train", 12)
 
 
 @pytest.fixture(scope="module")
@@ -50,25 +50,25 @@ def local_mode(
 
 
 @pytest.fixture(scope="module")
-def s3(pictures: Path) -> Iterator[Mapping[str, str]]:
+def s3(train_images: Path) -> Iterator[Mapping[str, str]]:
     """Variables for a stand-in for S3 with the images under `s3://pictures/train`."""
     with recording_aws() as aws:
         client = boto3.client("s3", region_name=REGION, endpoint_url=aws.url, **aws.credentials)
         client.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})
-        for path in sorted(pictures.rglob("*.*")):
-            client.upload_file(str(path), BUCKET, f"train/{path.relative_to(pictures)}")
+        for path in sorted(train_images.rglob("*.*")):
+            client.upload_file(str(path), BUCKET, f"train/{path.relative_to(train_images)}")
         yield aws.environment()
 
 
 @pytest.fixture(scope="module")
-def one_host(local_mode: LocalMode, pictures: Path) -> Callable[[str], LocalJob]:
+def one_host(local_mode: LocalMode, train_images: Path) -> Callable[[str], LocalJob]:
     """The plain job of each SDK, run once."""
-    done: dict[str, LocalJob] = {}
+    jobs: dict[str, LocalJob] = {}
 
     def job(sdk: str) -> LocalJob:
-        if sdk not in done:
-            done[sdk] = local_mode.run(f"{sdk}/train", {"train": f"file://{pictures}"}, values=QUICK)
-        return done[sdk]
+        if sdk not in jobs:
+            jobs[sdk] = local_mode.run(f"{sdk}/train", {"train": f"file://{train_images}"}, values=QUICK)
+        return jobs[sdk]
 
     return job
 
@@ -84,37 +84,37 @@ def assert_whole(job: LocalJob) -> None:
 
 @pytest.mark.parametrize("sdk", SDKS)
 def test_one_host_with_channels_from_folders(
-    one_host: Callable[[str], LocalJob], pictures: Path, tmp_path: Path, sdk: str
+    one_host: Callable[[str], LocalJob], train_images: Path, tmp_path: Path, sdk: str
 ) -> None:
     job = one_host(sdk)
     assert_whole(job)
     model = inference.model_fn(str(job.unpacked(tmp_path)))
     predictions = io.StringIO(job.files(job.output)["data/validation_predictions.csv"].decode())
     for row in csv.DictReader(predictions):
-        request = inference.input_fn((pictures / row["record"]).read_bytes(), "application/x-image")
+        request = inference.input_fn((train_images / row["record"]).read_bytes(), "application/x-image")
         (answer,) = inference.predict_fn(request, model).records
         assert answer["predicted_label"] == row["predicted_label"]
-        told = [float(row[f"probability:{label}"]) for label in answer["labels"]]
-        assert answer["probabilities"] == pytest.approx(told, abs=1e-4)
+        logged = [float(row[f"probability:{label}"]) for label in answer["labels"]]
+        assert answer["probabilities"] == pytest.approx(logged, abs=1e-4)
 
 
 @pytest.mark.parametrize("sdk", SDKS)
-def test_two_hosts_with_channels_from_s3_write_one_whole_model(
+def test_two_hosts_with_s3_channels_write_same_model(
     local_mode: LocalMode, s3: Mapping[str, str], one_host: Callable[[str], LocalJob], sdk: str
 ) -> None:
-    with_s3 = LocalMode(local_mode.image, local_mode.place, local_mode.lock, {**local_mode.variables, **s3})
-    two = with_s3.run(f"{sdk}/train", {"train": f"s3://{BUCKET}/train"}, "--instance-count", "2", values=QUICK)
-    assert_whole(two)
-    one = one_host(sdk)
-    weights = [job.files(job.model)["model.safetensors"] for job in (one, two)]
+    with_s3 = LocalMode(local_mode.image, local_mode.root, local_mode.lock, {**local_mode.variables, **s3})
+    two_host_job = with_s3.run(f"{sdk}/train", {"train": f"s3://{BUCKET}/train"}, "--instance-count", "2", values=QUICK)
+    assert_whole(two_host_job)
+    single_host_job = one_host(sdk)
+    weights = [job.files(job.model)["model.safetensors"] for job in (single_host_job, two_host_job)]
     assert weights[0] == weights[1]
 
 
 @pytest.mark.parametrize("sdk", SDKS)
-def test_a_failing_job_is_reported_as_failed_with_our_first_line(
-    local_mode: LocalMode, pictures: Path, sdk: str
+def test_failing_job_is_reported_with_first_line_of_failure(
+    local_mode: LocalMode, train_images: Path, sdk: str
 ) -> None:
-    job = local_mode.run(f"{sdk}/train", {"train": f"file://{pictures}"}, values=(*QUICK, "learning_rate=fast"))
+    job = local_mode.run(f"{sdk}/train", {"train": f"file://{train_images}"}, values=(*QUICK, "learning_rate=fast"))
     assert job.exit_code != 0
     assert re.search(r"Process\s+exited\s+with\s+code:\s+1\b", job.log)
     failure = job.files(job.output)["failure"].decode()
@@ -124,11 +124,11 @@ def test_a_failing_job_is_reported_as_failed_with_our_first_line(
 
 
 @pytest.mark.parametrize("sdk", SDKS)
-def test_other_hosts_fail_with_the_words_of_the_first(local_mode: LocalMode, tmp_path: Path, sdk: str) -> None:
+def test_other_hosts_fail_with_reason_of_first(local_mode: LocalMode, tmp_path: Path, sdk: str) -> None:
     data = write_images(tmp_path / "train", 3)
     for folder in sorted(path for path in data.iterdir() if path.is_dir())[1:]:
-        for picture in folder.iterdir():
-            picture.unlink()
+        for image in folder.iterdir():
+            image.unlink()
         folder.rmdir()
     job = local_mode.run(f"{sdk}/train", {"train": f"file://{data}"}, "--instance-count", "2", values=QUICK)
     assert job.exit_code != 0
@@ -138,20 +138,20 @@ def test_other_hosts_fail_with_the_words_of_the_first(local_mode: LocalMode, tmp
 
 
 @pytest.mark.parametrize("sdk", SDKS)
-def test_a_model_is_trained_further(
-    local_mode: LocalMode, one_host: Callable[[str], LocalJob], pictures: Path, sdk: str
+def test_incremental_training(
+    local_mode: LocalMode, one_host: Callable[[str], LocalJob], train_images: Path, sdk: str
 ) -> None:
     model = one_host(sdk).model
     source = f"file://{model if sdk == 'sdk_v2' else model.parent}"
     values = ("epochs=1", "batch_size=8", "strategy=feature_extraction")
-    job = local_mode.run(f"{sdk}/incremental", {"train": f"file://{pictures}"}, "--model", source, values=values)
+    job = local_mode.run(f"{sdk}/incremental", {"train": f"file://{train_images}"}, "--model", source, values=values)
     assert_whole(job)
     assert job.metrics()["job"]["kept_head"]
-    artifacts = [json.loads(one.files(one.model)["artifact.json"]) for one in (one_host(sdk), job)]
+    artifacts = [json.loads(each.files(each.model)["artifact.json"]) for each in (one_host(sdk), job)]
     assert artifacts[0]["architecture"] == artifacts[1]["architecture"]
 
 
-def test_local_mode_refuses_what_it_cannot_do(local_mode: LocalMode, pictures: Path) -> None:
-    job = local_mode.run("sdk_v2/spot", {"train": f"file://{pictures}"})
+def test_local_mode_refuses_unsupported_example(local_mode: LocalMode, train_images: Path) -> None:
+    job = local_mode.run("sdk_v2/spot", {"train": f"file://{train_images}"})
     assert job.exit_code == 2
     assert "unrecognized arguments: --local" in job.log

@@ -69,13 +69,13 @@ def normalised(request: Request) -> Request:
     request = copy.deepcopy(request)
     assert TIMESTAMP.fullmatch(request.pop("TrainingJobName"))
     assert request["OutputDataConfig"].pop("CompressionType", "GZIP") == "GZIP"
-    for one in request["InputDataConfig"]:
-        one.setdefault("InputMode", "File")
+    for channel in request["InputDataConfig"]:
+        channel.setdefault("InputMode", "File")
     if "CheckpointConfig" in request:
         assert request["CheckpointConfig"].pop("LocalPath", "/opt/ml/checkpoints") == "/opt/ml/checkpoints"
         request["CheckpointConfig"]["S3Uri"] = TIMESTAMP.sub("JOB", request["CheckpointConfig"]["S3Uri"])
     if "DebugHookConfig" in request:
-        request["DebugHookConfig"]["CollectionConfigurations"].sort(key=lambda one: one["CollectionName"])
+        request["DebugHookConfig"]["CollectionConfigurations"].sort(key=lambda collection: collection["CollectionName"])
     return request
 
 
@@ -98,8 +98,8 @@ def run_all(sdk: str, environment: Path, quiet: Mapping[str, str]) -> RecordingA
         program = str(Path(__file__).with_name("run_examples.py"))
         command = (str(environment / "bin" / "python"), "-P", program, sdk, BUCKET, IMAGE, ROLE, *examples_of(sdk))
         variables = {**quiet, **aws.environment(), "PYTHONPATH": str(ROOT / "scripts")}
-        ended = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
-        assert ended.returncode == 0, ended.stderr
+        completed = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
+        assert completed.returncode == 0, completed.stderr
     return aws
 
 
@@ -119,16 +119,16 @@ def test_file_mode(sent: Sent, sdk: str) -> None:
 @pytest.mark.parametrize("sdk", SDKS)
 def test_fast_file_mode(sent: Sent, sdk: str) -> None:
     expected = plain_request(sdk, "fast_file")
-    for one in expected["InputDataConfig"]:
-        one["InputMode"] = "FastFile"
+    for channel in expected["InputDataConfig"]:
+        channel["InputMode"] = "FastFile"
     assert request_of(sent, sdk, "fast_file") == expected
 
 
 @pytest.mark.parametrize("sdk", SDKS)
 def test_pipe_mode(sent: Sent, sdk: str) -> None:
     expected = plain_request(sdk, "pipe")
-    for one in expected["InputDataConfig"]:
-        one["InputMode"] = "Pipe"
+    for channel in expected["InputDataConfig"]:
+        channel["InputMode"] = "Pipe"
     assert request_of(sent, sdk, "pipe") == expected
 
 
@@ -136,9 +136,9 @@ def test_pipe_mode(sent: Sent, sdk: str) -> None:
 def test_augmented_manifest(sent: Sent, sdk: str) -> None:
     expected = plain_request(sdk, "augmented_manifest")
     expected["HyperParameters"]["attribute_names"] = "source-ref,class"
-    for one in expected["InputDataConfig"]:
-        one |= {"InputMode": "Pipe", "ContentType": "application/x-recordio", "RecordWrapperType": "RecordIO"}
-        source = one["DataSource"]["S3DataSource"]
+    for channel in expected["InputDataConfig"]:
+        channel |= {"InputMode": "Pipe", "ContentType": "application/x-recordio", "RecordWrapperType": "RecordIO"}
+        source = channel["DataSource"]["S3DataSource"]
         source |= {"S3DataType": "AugmentedManifestFile", "AttributeNames": ["source-ref", "class"]}
     expected["InputDataConfig"][0]["ShuffleConfig"] = {"Seed": 1}
     assert request_of(sent, sdk, "augmented_manifest") == expected
@@ -179,11 +179,14 @@ def test_debugger_configuration(sent: Sent) -> None:
 @pytest.mark.parametrize("sdk", SDKS)
 def test_tuning(sent: Sent, sdk: str) -> None:
     (request,) = sent[sdk].sent("CreateHyperParameterTuningJob")
-    asked = request["HyperParameterTuningJobConfig"]
-    assert asked["Strategy"] == "Bayesian"
-    assert asked["ResourceLimits"] == {"MaxNumberOfTrainingJobs": 12, "MaxParallelTrainingJobs": 3}
-    assert asked["HyperParameterTuningJobObjective"] == {"Type": "Maximize", "MetricName": "validation:accuracy"}
-    assert asked["ParameterRanges"] == {
+    config = request["HyperParameterTuningJobConfig"]
+    assert config["Strategy"] == "Bayesian"
+    assert config["ResourceLimits"] == {"MaxNumberOfTrainingJobs": 12, "MaxParallelTrainingJobs": 3}
+    assert config["HyperParameterTuningJobObjective"] == {
+        "Type": "Maximize",
+        "MetricName": "validation:accuracy",
+    }
+    assert config["ParameterRanges"] == {
         "ContinuousParameterRanges": [
             {"Name": "learning_rate", "MinValue": "1e-05", "MaxValue": "0.01", "ScalingType": "Logarithmic"},
             {"Name": "layer_decay", "MinValue": "0.6", "MaxValue": "1.0", "ScalingType": "Auto"},
@@ -196,7 +199,7 @@ def test_tuning(sent: Sent, sdk: str) -> None:
     for name in ("AlgorithmSpecification", "RoleArn", "StoppingCondition"):
         assert job[name] == plain[name]
     assert job["OutputDataConfig"]["S3OutputPath"] == plain["OutputDataConfig"]["S3OutputPath"]
-    assert [one["ChannelName"] for one in job["InputDataConfig"]] == ["train", "validation"]
+    assert [channel["ChannelName"] for channel in job["InputDataConfig"]] == ["train", "validation"]
 
 
 def test_deployment(sent: Sent) -> None:
@@ -217,7 +220,7 @@ def test_deployment(sent: Sent) -> None:
 
 @pytest.mark.parametrize("sdk", SDKS)
 def test_every_example_is_tested(sent: Sent, sdk: str) -> None:
-    asked = {
+    covered = {
         request["OutputDataConfig"]["S3OutputPath"].rsplit("/", 1)[1] for request in sent[sdk].sent("CreateTrainingJob")
     }
-    assert set(examples_of(sdk)) - asked <= {"tune", "deploy"}
+    assert set(examples_of(sdk)) - covered <= {"tune", "deploy"}

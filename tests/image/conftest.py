@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.image.containers import Harbour
+from tests.image.containers import ContainerRunner
 from tests.support.coloured_images import write_images
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,20 +50,20 @@ def _has_docker() -> bool:
 
 
 @pytest.fixture
-def harbour(image: str) -> Iterator[Harbour]:
+def runner(image: str) -> Iterator[ContainerRunner]:
     """Starts containers, and removes them all."""
-    harbour = Harbour(image)
-    yield harbour
-    harbour.clear()
+    runner = ContainerRunner(image)
+    yield runner
+    runner.clear()
 
 
 @pytest.fixture(scope="session")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def train_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """24 images of each of three colors."""
-    return write_images(tmp_path_factory.mktemp("pictures") / "train", 24)
+    return write_images(tmp_path_factory.mktemp("images") / "train", 24)
 
 
 @pytest.fixture(scope="session")
-def unseen(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def validation_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """8 further images of each color."""
     return write_images(tmp_path_factory.mktemp("unseen") / "validation", 8, 100)

@@ -17,21 +17,21 @@ from typing import Any
 from sagemaker_simulator import JobFolder, TrainingRequest, lay_out
 
 ML = "/opt/ml"
-PATIENCE_SECONDS = 240.0
-NOBODY = 12345
+TIMEOUT_SECONDS = 240.0
+UNPRIVILEGED_USER_ID = 12345
 READ_ONLY = ("--read-only", "--tmpfs", "/tmp")
 
 
 def docker(*arguments: str) -> str:
     """Standard output of a docker command, which must succeed."""
-    ended = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False)
-    assert ended.returncode == 0, ended.stderr
-    return ended.stdout
+    completed = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False)
+    assert completed.returncode == 0, completed.stderr
+    return completed.stdout
 
 
 @dataclass(frozen=True)
-class Manner:
-    """The way a container is run.
+class RunOptions:
+    """How a container is run.
 
     Attributes:
         user: number of the user and group.
@@ -46,7 +46,7 @@ class Manner:
     command: Sequence[str] = ("train",)
 
 
-AS_NOBODY = Manner(NOBODY, READ_ONLY)
+UNPRIVILEGED = RunOptions(UNPRIVILEGED_USER_ID, READ_ONLY)
 
 
 @dataclass
@@ -59,26 +59,26 @@ class Container:
 
     def log(self) -> str:
         """Its output so far."""
-        ended = subprocess.run(
+        completed = subprocess.run(
             ["docker", "logs", self.name], stdout=-1, stderr=subprocess.STDOUT, text=True, check=True
         )
-        return ended.stdout
+        return completed.stdout
 
     def wait_for(self, pattern: str) -> None:
         """Wait until its log matches."""
         self.wait_until(lambda: re.search(pattern, self.log()) is not None, pattern)
 
-    def wait_until(self, holds: Callable[[], bool], what: str) -> None:
+    def wait_until(self, condition: Callable[[], bool], description: str) -> None:
         """Wait until a condition holds, polling often, and once more after the container has ended."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        deadline = time.monotonic() + TIMEOUT_SECONDS
         while self.is_running():
-            look_again = time.monotonic() + 1.0
-            while time.monotonic() < look_again:
-                if holds():
+            next_check = time.monotonic() + 1.0
+            while time.monotonic() < next_check:
+                if condition():
                     return
                 time.sleep(0.005)
-            assert time.monotonic() < deadline, f"{what!r} never came:\n{self.log()}"
-        assert holds(), f"it ended before {what!r}:\n{self.log()}"
+            assert time.monotonic() < deadline, f"{description!r} never came:\n{self.log()}"
+        assert condition(), f"it ended before {description!r}:\n{self.log()}"
 
     def has_checkpoint(self, pattern: str) -> bool:
         """Whether its checkpoints folder has a matching file."""
@@ -103,7 +103,7 @@ class Container:
     def wait(self) -> int:
         """Wait until it ends; return its exit code."""
         command = ["docker", "wait", self.name]
-        return int(subprocess.run(command, capture_output=True, timeout=PATIENCE_SECONDS, check=True).stdout)
+        return int(subprocess.run(command, capture_output=True, timeout=TIMEOUT_SECONDS, check=True).stdout)
 
     @property
     def failure(self) -> str:
@@ -121,31 +121,42 @@ class Container:
 
 
 @dataclass
-class Harbour:
+class ContainerRunner:
     """Starts containers of one image, and removes them all at the end."""
 
     image: str
     started: list[str] = field(default_factory=list)
 
-    def start(self, root: Path, request: TrainingRequest, manner: Manner = AS_NOBODY) -> Container:
+    def start(self, root: Path, request: TrainingRequest, run_options: RunOptions = UNPRIVILEGED) -> Container:
         """Start a job on a new `/opt/ml`; the data of its channels is mounted at its link targets."""
         folder = lay_out(root, request, Path(ML))
-        return self.start_in(folder, manner, tuple(str(channel.source) for channel in request.channels))
+        return self.start_in(folder, run_options, tuple(str(channel.source) for channel in request.channels))
 
-    def start_in(self, folder: JobFolder, manner: Manner = AS_NOBODY, data: Sequence[str] = ()) -> Container:
+    def start_in(
+        self, folder: JobFolder, run_options: RunOptions = UNPRIVILEGED, data: Sequence[str] = ()
+    ) -> Container:
         """Start a job on a prepared `/opt/ml`."""
-        give_to(folder.root, manner.user)
+        change_owner(folder.root, run_options.user)
         name = f"finetune-test-{secrets.token_hex(6)}"
-        options = ["--user", f"{manner.user}:{manner.user}", "--network", "none", "--volume", f"{folder.root}:{ML}"]
-        options += [word for place in data for word in ("--volume", f"{place}:{place}:ro")]
-        options += [word for variable in manner.environment for word in ("--env", variable)]
+        options = [
+            "--user",
+            f"{run_options.user}:{run_options.user}",
+            "--network",
+            "none",
+            "--volume",
+            f"{folder.root}:{ML}",
+        ]
+        options += [word for path in data for word in ("--volume", f"{path}:{path}:ro")]
+        options += [word for variable in run_options.environment for word in ("--env", variable)]
         self.started.append(name)
-        docker("run", "--detach", "--name", name, *options, *manner.options, self.image, *manner.command)
+        docker("run", "--detach", "--name", name, *options, *run_options.options, self.image, *run_options.command)
         return Container(name, folder)
 
-    def run(self, root: Path, request: TrainingRequest, manner: Manner = AS_NOBODY) -> tuple[int, Container]:
+    def run(
+        self, root: Path, request: TrainingRequest, run_options: RunOptions = UNPRIVILEGED
+    ) -> tuple[int, Container]:
         """Run a job to its end."""
-        container = self.start(root, request, manner)
+        container = self.start(root, request, run_options)
         return container.wait(), container
 
     def clear(self) -> None:
@@ -155,8 +166,8 @@ class Harbour:
             self.started.clear()
 
 
-def give_to(folder: Path, user: int) -> None:
+def change_owner(folder: Path, user: int) -> None:
     """Change the owner of a folder and its contents to `user`."""
-    for place, folders, files in os.walk(folder):
+    for parent, folders, files in os.walk(folder):
         for name in (".", *folders, *files):
-            os.chown(Path(place) / name, user, user, follow_symlinks=False)
+            os.chown(Path(parent) / name, user, user, follow_symlinks=False)

@@ -15,8 +15,8 @@ import finetune
 from tests.image.containers import docker
 
 ROOT = Path(__file__).resolve().parents[2]
-MOST_BYTES = 5_500_000_000
-MOST_BYTES_OF_CODE = 10_000_000
+MAX_BYTES = 5_500_000_000
+MAX_CODE_BYTES = 10_000_000
 
 SEARCH = r"""
 import os, pathlib, re
@@ -34,20 +34,18 @@ for place, folders, files in os.walk('/'):
 
 
 @pytest.fixture(scope="module")
-def inspected(image: str) -> dict[str, Any]:
-    described: list[dict[str, Any]] = json.loads(docker("image", "inspect", image))
-    return described[0]
+def inspection(image: str) -> dict[str, Any]:
+    inspections: list[dict[str, Any]] = json.loads(docker("image", "inspect", image))
+    return inspections[0]
 
 
-def test_it_is_no_larger_than_it_may_be(
-    inspected: dict[str, Any], record_property: Callable[[str, object], None]
-) -> None:
-    record_property("image_bytes", inspected["Size"])
-    assert inspected["Size"] <= MOST_BYTES
+def test_image_size_is_limited(inspection: dict[str, Any], record_property: Callable[[str, object], None]) -> None:
+    record_property("image_bytes", inspection["Size"])
+    assert inspection["Size"] <= MAX_BYTES
 
 
-def test_it_says_what_it_is(inspected: dict[str, Any]) -> None:
-    config = inspected["Config"]
+def test_labels_and_environment(inspection: dict[str, Any]) -> None:
+    config = inspection["Config"]
     labels = config["Labels"]
     assert labels["org.opencontainers.image.version"] == finetune.__version__
     assert re.match(r"[0-9a-f]{40}(-changed)?$|unknown$", labels["org.opencontainers.image.revision"])
@@ -57,31 +55,31 @@ def test_it_says_what_it_is(inspected: dict[str, Any]) -> None:
     assert environment["NVIDIA_DRIVER_CAPABILITIES"] == "compute,utility"
 
 
-def test_nothing_is_in_it_that_does_not_belong(image: str) -> None:
+def test_image_contains_no_build_tools_caches_or_keys(image: str) -> None:
     assert docker("run", "--rm", "--network", "none", "--read-only", image, "python", "-B", "-c", SEARCH) == ""
 
 
-def test_the_code_comes_last_and_is_small(image: str) -> None:
-    form = ("--no-trunc", "--human=false", "--format", "{{.Size}} {{.CreatedBy}}")
-    lines = [line.partition(" ") for line in docker("history", *form, image).splitlines()]
+def test_code_is_in_small_last_layers(image: str) -> None:
+    options = ("--no-trunc", "--human=false", "--format", "{{.Size}} {{.CreatedBy}}")
+    lines = [line.partition(" ") for line in docker("history", *options, image).splitlines()]
     layers = [(int(size), made_by) for size, _, made_by in lines]
     code = max(number for number, (_, made_by) in enumerate(layers) if "/opt/finetune" in made_by and "COPY" in made_by)
-    assert sum(size for size, _ in layers[: code + 1]) < MOST_BYTES_OF_CODE
+    assert sum(size for size, _ in layers[: code + 1]) < MAX_CODE_BYTES
     assert max(size for size, _ in layers[code:]) > 1_000_000_000
 
 
-def test_any_builder_can_read_the_dockerfile() -> None:
+def test_dockerfile_needs_no_buildkit() -> None:
     text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
     assert not re.search(r"^#\s*syntax=|--mount|--link|<<", text, re.MULTILINE)
     assert "ARG BASE_IMAGE=debian:bookworm-slim" in text
 
 
-def test_the_first_process_is_small_and_quick_to_listen(image: str) -> None:
+def test_first_process_does_not_import_torch(image: str) -> None:
     """Python reaches the line that blocks signals within a fraction of a second, and imports nothing large before."""
     command = "import sys, container.train; print(len([name for name in sys.modules if name.split('.')[0] == 'torch']))"
     assert docker("run", "--rm", "--network", "none", image, "python", "-c", command).strip() == "0"
 
 
-def test_an_unknown_command_fails(image: str) -> None:
-    ended = subprocess.run(["docker", "run", "--rm", image, "serve"], capture_output=True, check=False)
-    assert ended.returncode == 127
+def test_unknown_command_fails(image: str) -> None:
+    completed = subprocess.run(["docker", "run", "--rm", image, "serve"], capture_output=True, check=False)
+    assert completed.returncode == 127

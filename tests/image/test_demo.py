@@ -10,33 +10,33 @@ import pytest
 from letters_to_digits.__main__ import LETTERS, STRATEGIES, Options, adapt, run
 from letters_to_digits.channels import write_digits, write_letters
 from letters_to_digits.jobs import JobFailedError, Outcome, read_metrics
-from tests.image.containers import AS_NOBODY, Harbour
+from tests.image.containers import UNPRIVILEGED, ContainerRunner
 from tests.support.whole_jobs import build_request
 
 
-class Quay:
+class ContainerJobs:
     """Runs the demo's jobs in containers on a prepared `/opt/ml`."""
 
-    def __init__(self, harbour: Harbour, folder: Path) -> None:
-        self.harbour = harbour
+    def __init__(self, runner: ContainerRunner, folder: Path) -> None:
+        self.runner = runner
         self.folder = folder
 
     def run(self, name: str, channels: Mapping[str, Path], hyperparameters: Mapping[str, str]) -> Outcome:
         """Run a job; the model is the content of `/opt/ml/model`."""
-        code, container = self.harbour.run(self.folder / name, build_request(channels, hyperparameters), AS_NOBODY)
+        code, container = self.runner.run(self.folder / name, build_request(channels, hyperparameters), UNPRIVILEGED)
         if code:
             raise JobFailedError(container.log())
         return read_metrics(container.metrics(), 0.0, container.folder.model)
 
 
 @pytest.mark.slow
-def test_every_strategy_adapts_the_printed_letters_in_the_image(harbour: Harbour, tmp_path: Path) -> None:
-    quay = Quay(harbour, tmp_path)
+def test_every_strategy_runs_in_image(runner: ContainerRunner, tmp_path: Path) -> None:
+    container_jobs = ContainerJobs(runner, tmp_path)
     letters = write_letters(tmp_path / "letters", 2, 0)
-    base = run(quay, "base", letters, LETTERS | {"epochs": "2"})
+    base = run(container_jobs, "base", letters, LETTERS | {"epochs": "2"})
     assert base is not None
     options = Options(tmp_path, per_class=5, variants=2, epochs=3, seed=0, show_logs=False)
-    outcomes = adapt(quay, write_digits(tmp_path / "digits", 5, 0), base, options)
+    outcomes = adapt(container_jobs, write_digits(tmp_path / "digits", 5, 0), base, options)
     assert tuple(outcomes) == STRATEGIES
     assert all(outcome.records["test"] == 1697 for outcome in outcomes.values())
     assert all(outcome.accuracy["test"] > 0.2 for outcome in outcomes.values())

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-NEEDED = ("unshare", "dockerd", "iptables")
+REQUIRED_PROGRAMS = ("unshare", "dockerd", "iptables")
 
 # In its own network and file system, so that an existing engine of the machine is not affected.
 APART = """
@@ -31,13 +31,13 @@ diff "$1/before" "$1/after" && echo same
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can start an engine")
-def test_an_engine_leaves_nothing_behind(image: str, tmp_path: Path) -> None:
-    missing = [name for name in NEEDED if shutil.which(name) is None]
+def test_engine_cleans_up(image: str, tmp_path: Path) -> None:
+    missing = [name for name in REQUIRED_PROGRAMS if shutil.which(name) is None]
     if missing:
         pytest.skip(f"the engine is not of this machine's packages: {', '.join(missing)} missing")
     environment = {**os.environ, "ENGINE_FOLDER": f"/var/tmp/engine-test-{os.getpid()}"}
     environment.pop("DOCKER_HOST", None)
     command = ["unshare", "--mount", "--net", "bash", "-c", APART, "apart", str(tmp_path)]
-    ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    assert "exit code 7" in ended.stdout, ended.stderr
-    assert ended.stdout.endswith("same\n"), ended.stdout
+    completed = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert "exit code 7" in completed.stdout, completed.stderr
+    assert completed.stdout.endswith("same\n"), completed.stdout

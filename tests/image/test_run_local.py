@@ -14,18 +14,20 @@ RUN_LOCAL = Path(__file__).resolve().parents[2] / "scripts" / "run-local"
 SCRATCH = ("strategy=from_scratch", "model_name=resnet18", "image_size=32", "epochs=2", "batch_size=8")
 
 
-def order(image: str, pictures: Path, output: Path, *options: str) -> list[str]:
-    words = [str(RUN_LOCAL), "--image", image, "--channel", f"train={pictures}", "--output", str(output)]
-    return [*words, *(word for one in SCRATCH for word in ("-p", one)), *options]
+def command_line(image: str, train_images: Path, output: Path, *options: str) -> list[str]:
+    command = [str(RUN_LOCAL), "--image", image, "--channel", f"train={train_images}", "--output", str(output)]
+    return [*command, *(word for setting in SCRATCH for word in ("-p", setting)), *options]
 
 
-def test_a_job_that_is_killed_and_started_again(image: str, pictures: Path, tmp_path: Path) -> None:
+def test_killed_job_is_restarted(image: str, train_images: Path, tmp_path: Path) -> None:
     """The kill comes earlier after one that was too late: machines differ in how soon they are done."""
     name = f"killed-{tmp_path.name.replace('_', '-')}"
     for seconds in ("4", "3", "2", "1"):
         output = tmp_path / f"killed-at-{seconds}"
-        words = order(image, pictures, output, "--job-name", name, "--interrupt-at", seconds, "-e", "OMP_NUM_THREADS=1")
-        run = subprocess.run(words, capture_output=True, text=True, check=False)
+        command = command_line(
+            image, train_images, output, "--job-name", name, "--interrupt-at", seconds, "-e", "OMP_NUM_THREADS=1"
+        )
+        run = subprocess.run(command, capture_output=True, text=True, check=False)
         assert run.returncode == 0, run.stdout + run.stderr
         if "start 0      Interrupted" in run.stdout:
             break
@@ -35,11 +37,11 @@ def test_a_job_that_is_killed_and_started_again(image: str, pictures: Path, tmp_
     assert docker("ps", "--all", "--quiet", "--filter", f"name={name}") == ""
 
 
-def test_interrupt_stops_the_container_in_order(image: str, pictures: Path, tmp_path: Path) -> None:
+def test_interrupt_stops_container(image: str, train_images: Path, tmp_path: Path) -> None:
     log = tmp_path / "out" / "s3" / "logs" / "000.log"
-    words = order(image, pictures, tmp_path / "out", "-p", "seed=1", "--quiet")
-    words[words.index("epochs=2")] = "epochs=1000"
-    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as run:
+    command = command_line(image, train_images, tmp_path / "out", "-p", "seed=1", "--quiet")
+    command[command.index("epochs=2")] = "epochs=1000"
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as run:
         eventually(log.exists)
         eventually(lambda: "epoch=1;" in log.read_text() or run.poll() is not None)
         assert run.poll() is None, log.read_text()

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from sagemaker_simulator import Channel, TrainingRequest, lay_out
-from tests.image.containers import ML, Container, Harbour
+from tests.image.containers import ML, Container, ContainerRunner
 from tests.support.coloured_images import write_images
 
 GRACE_SECONDS = 120
@@ -34,45 +34,49 @@ Moment = Callable[[Container], None]
 
 
 @pytest.fixture(scope="module")
-def request_for_pictures(tmp_path_factory: pytest.TempPathFactory) -> TrainingRequest:
+def image_request(tmp_path_factory: pytest.TempPathFactory) -> TrainingRequest:
     """Epochs whose steps take about as long as the evaluation after them, each much longer than a stop."""
-    place = tmp_path_factory.mktemp("learnt-and-others")
-    learnt, others = write_images(place / "train", 8 * STEPS // 3), write_images(place / "validation", 80, 100)
+    folder = tmp_path_factory.mktemp("data")
+    train_folder, validation_folder = (
+        write_images(folder / "train", 8 * STEPS // 3),
+        write_images(folder / "validation", 80, 100),
+    )
     return TrainingRequest(
-        channels=(Channel("train", learnt), Channel("validation", others)), hyperparameters=HYPERPARAMETERS
+        channels=(Channel("train", train_folder), Channel("validation", validation_folder)),
+        hyperparameters=HYPERPARAMETERS,
     )
 
 
 @pytest.fixture(scope="module")
-def undisturbed(
-    image: str, request_for_pictures: TrainingRequest, tmp_path_factory: pytest.TempPathFactory
+def uninterrupted(
+    image: str, image_request: TrainingRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Container]:
     """The same job without a stop."""
-    harbour = Harbour(image)
+    runner = ContainerRunner(image)
     try:
-        code, container = harbour.run(tmp_path_factory.mktemp("undisturbed") / "ml", request_for_pictures)
+        code, container = runner.run(tmp_path_factory.mktemp("undisturbed") / "ml", image_request)
         assert code == 0, container.log()
         yield container
     finally:
-        harbour.clear()
+        runner.clear()
 
 
-def at_the_start(container: Container) -> None:
+def at_start(container: Container) -> None:
     """While Python imports PyTorch."""
     container.wait_until(lambda: container.has_loaded("libtorch"), "import of PyTorch")
 
 
-def in_a_step(container: Container) -> None:
+def in_step(container: Container) -> None:
     """After the first step."""
     container.wait_for("first batch trained")
 
 
-def in_an_evaluation(container: Container) -> None:
+def in_evaluation(container: Container) -> None:
     """The first checkpoint is that of the epoch's last step; the evaluation runs while it is written."""
     container.wait_until(lambda: container.has_checkpoint(f"step-{STEPS:09d}-*"), "checkpoint of the last step")
 
 
-def in_a_save(container: Container) -> None:
+def in_save(container: Container) -> None:
     """With a checkpoint after every step, a save is almost always in progress: here, after a complete one."""
     container.wait_until(lambda: container.has_checkpoint("step-*/manifest.json"), "complete checkpoint")
     container.wait_until(lambda: container.has_checkpoint("step-*/*.sagemaker-ignore"), "unfinished checkpoint")
@@ -80,21 +84,21 @@ def in_a_save(container: Container) -> None:
 
 # The action on the container, the changes to the request, and the step at which the next start resumes.
 MOMENTS: dict[str, tuple[Moment, dict[str, str], str]] = {
-    "in a step": (in_a_step, {}, rf"epoch 1, step [1-{STEPS - 1}]\."),
-    "in an evaluation": (in_an_evaluation, {"checkpoint_interval_steps": f"{STEPS}"}, rf"epoch 1, step {STEPS}\."),
-    "in a save": (in_a_save, {"checkpoint_interval_steps": "1"}, r"epoch [12], step \d+\."),
-    "at the start": (at_the_start, {}, ""),
+    "in a step": (in_step, {}, rf"epoch 1, step [1-{STEPS - 1}]\."),
+    "in an evaluation": (in_evaluation, {"checkpoint_interval_steps": f"{STEPS}"}, rf"epoch 1, step {STEPS}\."),
+    "in a save": (in_save, {"checkpoint_interval_steps": "1"}, r"epoch [12], step \d+\."),
+    "at the start": (at_start, {}, ""),
 }
 
 
 @pytest.mark.parametrize("name", MOMENTS)
-def test_a_stopped_job_ends_in_order_and_goes_on_to_the_same_bits(
-    name: str, request_for_pictures: TrainingRequest, undisturbed: Container, harbour: Harbour, tmp_path: Path
+def test_stopped_job_exits_and_resumes_to_same_bits(
+    name: str, image_request: TrainingRequest, uninterrupted: Container, runner: ContainerRunner, tmp_path: Path
 ) -> None:
-    moment, changes, goes_on = MOMENTS[name]
-    request = replace(request_for_pictures, hyperparameters=HYPERPARAMETERS | changes)
+    moment, changes, resume_message = MOMENTS[name]
+    request = replace(image_request, hyperparameters=HYPERPARAMETERS | changes)
     for attempt in range(ATTEMPTS):
-        stopped = harbour.start(tmp_path / f"first-{attempt}" / "ml", request)
+        stopped = runner.start(tmp_path / f"first-{attempt}" / "ml", request)
         moment(stopped)
         stopped.stop(GRACE_SECONDS)
         assert stopped.wait() == 0, stopped.log()
@@ -102,12 +106,12 @@ def test_a_stopped_job_ends_in_order_and_goes_on_to_the_same_bits(
         assert stopped.seconds_to_stop < GRACE_SECONDS
         assert not stopped.failure
 
-        again = lay_out(tmp_path / f"second-{attempt}" / "ml", request, Path(ML))
-        shutil.copytree(stopped.folder.checkpoints, again.checkpoints, dirs_exist_ok=True)
-        resumed = harbour.start_in(again, data=[str(channel.source) for channel in request.channels])
+        second_folder = lay_out(tmp_path / f"second-{attempt}" / "ml", request, Path(ML))
+        shutil.copytree(stopped.folder.checkpoints, second_folder.checkpoints, dirs_exist_ok=True)
+        resumed = runner.start_in(second_folder, data=[str(channel.source) for channel in request.channels])
         assert resumed.wait() == 0, resumed.log()
-        assert resumed.weights() == undisturbed.weights()
+        assert resumed.weights() == uninterrupted.weights()
         in_time = "epoch=2;" not in stopped.log()
-        if in_time and re.search(goes_on and rf"Resumed from checkpoint \S+: {goes_on}", resumed.log()):
+        if in_time and re.search(resume_message and rf"Resumed from checkpoint \S+: {resume_message}", resumed.log()):
             return
-    raise AssertionError(f"no stop came {name}")
+    raise AssertionError(f"no stop occurred {name}")

@@ -94,9 +94,9 @@ def run_build(source: Path, variables: Mapping[str, str], log: Path) -> Build:
     revision = subprocess.run(
         ["git", "rev-parse", "HEAD"], cwd=source, stdout=subprocess.PIPE, text=True, check=True
     ).stdout.strip()
-    given = {name: str(value) for name, value in specification["env"]["variables"].items()}
+    declared = {name: str(value) for name, value in specification["env"]["variables"].items()}
     of_codebuild = {"CODEBUILD_SRC_DIR": str(source), "CODEBUILD_RESOLVED_SOURCE_VERSION": revision, "CI": "true"}
-    build, shell = Build(), Shell(source, {**given, **variables, **of_codebuild}, log)
+    build, shell = Build(), Shell(source, {**declared, **variables, **of_codebuild}, log)
     try:
         _run_phases(specification["phases"], shell, build)
     finally:

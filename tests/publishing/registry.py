@@ -79,9 +79,9 @@ def registry(program: Path, folder: Path, host: str, password: str) -> Iterator[
             # Left by a killed run.
             trusted.mkdir(parents=True, exist_ok=True)
             (trusted / "ca.crt").write_bytes(certificate.read_bytes())
-            found = Registry(host, password, certificate)
-            _wait_for(found, server)
-            yield found
+            running_registry = Registry(host, password, certificate)
+            _wait_for(running_registry, server)
+            yield running_registry
         finally:
             # First, so that the server is awaited even if the block raises.
             server.kill()
@@ -98,12 +98,12 @@ def _hosts_to_itself() -> Iterator[str]:
         yield names.read()
 
 
-def _wait_for(found: Registry, server: subprocess.Popen[bytes]) -> None:
+def _wait_for(running_registry: Registry, server: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + 60
     while True:
         assert server.poll() is None, "the registry did not start"
         try:
-            assert found.get("").status_code == 200
+            assert running_registry.get("").status_code == 200
         except requests.ConnectionError:
             assert time.monotonic() < deadline, "the registry does not answer"
             time.sleep(0.1)

@@ -57,7 +57,7 @@ class Site:
     def repositories(self) -> list[str]:
         """Names of the repositories in ECR."""
         ecr = boto3.client("ecr", region_name=REGION, endpoint_url=self.aws.url, **self.aws.credentials)
-        return [one["repositoryName"] for one in ecr.describe_repositories()["repositories"]]
+        return [entry["repositoryName"] for entry in ecr.describe_repositories()["repositories"]]
 
 
 @pytest.fixture(scope="module")
@@ -89,22 +89,22 @@ def commit(folder: Path) -> str:
 def site(image: str, source: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """The image is already built, so building it again takes seconds."""
     folder = tmp_path_factory.mktemp("registry")
-    found = subprocess.run(
+    located = subprocess.run(
         (str(ROOT / "scripts" / "docker" / "program"), "docker-registry"), stdout=subprocess.PIPE, text=True, check=True
     )
-    program = Path(found.stdout.strip()) / "docker-registry"
+    program = Path(located.stdout.strip()) / "docker-registry"
     with recording_aws() as aws, vulnerability_feed(KNOWN) as feed:
         ecr = boto3.client("ecr", region_name=REGION, endpoint_url=aws.url, **aws.credentials)
         token = ecr.get_authorization_token()["authorizationData"][0]["authorizationToken"]
         password = base64.b64decode(token).decode().partition(":")[2]
-        with registry(program, folder, HOST, password) as answering:
+        with registry(program, folder, HOST, password) as running_registry:
             home = {"HOME": str(tmp_path_factory.mktemp("home")), "VULNERABILITY_SERVICE": feed}
-            kept = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
-            yield Site(source, answering, aws, {**kept, **home, **aws.environment()})
-    leave_no_image()
+            inherited = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+            yield Site(source, running_registry, aws, {**inherited, **home, **aws.environment()})
+    remove_images()
 
 
-def leave_no_image() -> None:
+def remove_images() -> None:
     names = subprocess.run(
         ["docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}"], stdout=subprocess.PIPE, text=True, check=True
     ).stdout.split()
@@ -145,7 +145,7 @@ def pushed_tags(site: Site) -> set[str]:
     return site.registry.tags(REPOSITORY) if site.registry.repositories() else set()
 
 
-def test_nothing_is_pushed_when_a_test_fails(site: Site, tmp_path: Path) -> None:
+def test_failing_test_prevents_push(site: Site, tmp_path: Path) -> None:
     before = pushed_tags(site)
     failing = site.source / "tests" / "sagemaker" / "test_that_fails.py"
     failing.write_text("def test_that_fails() -> None:\n    assert False\n", encoding="utf-8")
@@ -161,7 +161,7 @@ def test_nothing_is_pushed_when_a_test_fails(site: Site, tmp_path: Path) -> None
     assert (pushed_tags(site), build.artifacts) == (before - {revision}, {})
 
 
-def test_nothing_is_pushed_with_a_vulnerability_that_nobody_accepted(site: Site, tmp_path: Path) -> None:
+def test_unaccepted_vulnerability_prevents_push(site: Site, tmp_path: Path) -> None:
     before = pushed_tags(site)
     git(site.source, "commit", "--quiet", "--allow-empty", "--message", "a build with a vulnerability")
     revision = git(site.source, "rev-parse", "HEAD").strip()
@@ -172,7 +172,7 @@ def test_nothing_is_pushed_with_a_vulnerability_that_nobody_accepted(site: Site,
     assert (pushed_tags(site), build.artifacts) == (before - {revision}, {})
 
 
-def test_a_good_image_is_pushed_with_its_papers(site: Site, published: Published) -> None:
+def test_passing_image_is_pushed_with_sbom_and_report(site: Site, published: Published) -> None:
     build, revision, report = published.build, published.revision, published.report
     version = re.findall(r'__version__ = "(.*)"', (site.source / "src/finetune/__init__.py").read_text("utf-8"))[0]
     assert site.repositories() == [REPOSITORY]
@@ -185,7 +185,7 @@ def test_a_good_image_is_pushed_with_its_papers(site: Site, published: Published
     assert "scan: accepted: smdebug needs protobuf 3" in build.log
 
     bom = json.loads(build.artifacts["build/sbom.json"])
-    parts = {one["name"].replace("_", "-") for one in bom["components"]}
+    parts = {entry["name"].replace("_", "-") for entry in bom["components"]}
     assert {"torch", "transformers", "sagemaker-training", "libc6", "python3.11"} <= parts
     assert bom["metadata"]["component"]["version"] == revision
     assert int(report.get("tests", "0")) > 20
@@ -193,13 +193,13 @@ def test_a_good_image_is_pushed_with_its_papers(site: Site, published: Published
 
 
 @pytest.mark.usefixtures("published")
-def test_the_repository_scans_what_is_pushed(site: Site) -> None:
+def test_repository_scans_pushed_images(site: Site) -> None:
     ecr = boto3.client("ecr", region_name=REGION, endpoint_url=site.aws.url, **site.aws.credentials)
     (repository,) = ecr.describe_repositories()["repositories"]
     assert repository["imageScanningConfiguration"] == {"scanOnPush": True}
 
 
 @pytest.mark.usefixtures("published")
-def test_the_password_stays_nowhere(site: Site) -> None:
-    kept = Path(site.variables["HOME"]) / ".docker" / "config.json"
-    assert HOST not in kept.read_text(encoding="utf-8")
+def test_password_is_not_stored(site: Site) -> None:
+    config = Path(site.variables["HOME"]) / ".docker" / "config.json"
+    assert HOST not in config.read_text(encoding="utf-8")

@@ -63,28 +63,28 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize(("arguments", "variables", "message"), REFUSALS.values(), ids=REFUSALS)
-def test_it_is_refused_with_the_reason(
+def test_push_is_refused_with_reason(
     machine: Path, arguments: tuple[str, ...], variables: dict[str, str], message: str
 ) -> None:
-    ended = push(machine, *arguments, **variables)
-    assert ended.returncode == 1
-    assert ended.stderr.startswith("push-image: ")
-    assert message in ended.stderr
+    completed = push(machine, *arguments, **variables)
+    assert completed.returncode == 1
+    assert completed.stderr.startswith("push-image: ")
+    assert message in completed.stderr
     calls = machine / "calls"
     assert not calls.exists() or "PUSH" in variables or "push" not in calls.read_text(encoding="utf-8")
 
 
-def test_a_failing_push_logs_out(machine: Path) -> None:
+def test_failing_push_logs_out(machine: Path) -> None:
     push(machine, PUSH="1")
     assert "logout" in (machine / "calls").read_text(encoding="utf-8").splitlines()
 
 
-def test_a_missing_command_line_of_aws_is_named(machine: Path) -> None:
+def test_missing_aws_cli_is_reported(machine: Path) -> None:
     (machine / "aws").unlink()
     assert "the AWS command line is missing" in push(machine).stderr
 
 
 def test_unknown_options_are_refused(machine: Path) -> None:
-    ended = push(machine, "--force")
-    assert ended.returncode == 2
-    assert "scripts/push-image [--detail FILE]" in ended.stderr
+    completed = push(machine, "--force")
+    assert completed.returncode == 2
+    assert "scripts/push-image [--detail FILE]" in completed.stderr

@@ -24,40 +24,42 @@ def resources() -> dict[str, Any]:
 
 def statements(resources: dict[str, Any]) -> list[dict[str, Any]]:
     (policy,) = resources["Role"]["Properties"]["Policies"]
-    found: list[dict[str, Any]] = policy["PolicyDocument"]["Statement"]
-    return found
+    entries: list[dict[str, Any]] = policy["PolicyDocument"]["Statement"]
+    return entries
 
 
-def test_cfn_lint_finds_nothing() -> None:
+def test_cfn_lint_passes() -> None:
     command = (str(Path(sys.executable).with_name("cfn-lint")), "--include-checks", "I", "--", str(TEMPLATE))
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (ended.returncode, ended.stdout) == (0, "")
+    completed = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (completed.returncode, completed.stdout) == (0, "")
 
 
-def test_no_right_is_a_pattern_and_only_the_login_is_for_everything(resources: dict[str, Any]) -> None:
+def test_permissions_are_explicit_and_scoped_except_login(resources: dict[str, Any]) -> None:
     for statement in statements(resources):
         actions = statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]
         assert not any("*" in action for action in actions)
         assert (statement["Resource"] == "*") == (actions == ["ecr:GetAuthorizationToken"])
 
 
-def test_the_role_may_do_what_the_push_does(resources: dict[str, Any]) -> None:
-    allowed = {action for one in statements(resources) for action in one["Action"] if action.startswith("ecr:")}
+def test_role_allows_actions_of_push(resources: dict[str, Any]) -> None:
+    allowed = {
+        action for statement in statements(resources) for action in statement["Action"] if action.startswith("ecr:")
+    }
     script = (ROOT / "scripts" / "push-image").read_text(encoding="utf-8")
-    asked = set(re.findall(r"aws ecr ([a-z-]+)", script)) - {"get-login-password"}
-    assert {f"ecr:{name.title().replace('-', '')}" for name in asked} <= allowed
+    used_actions = set(re.findall(r"aws ecr ([a-z-]+)", script)) - {"get-login-password"}
+    assert {f"ecr:{name.title().replace('-', '')}" for name in used_actions} <= allowed
 
 
-def test_the_repository_outlives_the_stack_and_scans(resources: dict[str, Any]) -> None:
+def test_repository_is_retained_and_scans(resources: dict[str, Any]) -> None:
     repository = resources["Repository"]
     assert repository["DeletionPolicy"] == "Retain"
     assert repository["Properties"]["ImageScanningConfiguration"]["ScanOnPush"] in {True, "true"}
     assert json.loads(repository["Properties"]["LifecyclePolicy"]["LifecyclePolicyText"])["rules"]
 
 
-def test_the_project_runs_our_buildspec(resources: dict[str, Any]) -> None:
+def test_project_runs_buildspec(resources: dict[str, Any]) -> None:
     project = resources["Project"]["Properties"]
     assert (ROOT / project["Source"]["BuildSpec"]).is_file()
-    variables = {one["Name"] for one in project["Environment"]["EnvironmentVariables"]}
-    known = (ROOT / "buildspec.yml").read_text(encoding="utf-8")
-    assert all(f"\n    {name}:" in known for name in variables)
+    variables = {variable["Name"] for variable in project["Environment"]["EnvironmentVariables"]}
+    buildspec = (ROOT / "buildspec.yml").read_text(encoding="utf-8")
+    assert all(f"\n    {name}:" in buildspec for name in variables)

@@ -20,24 +20,24 @@ def rows_of(measurement: str) -> list[dict[str, str]]:
     """The table of a quick run: cells by column name."""
     variables = {**os.environ, "PYTHONPATH": f"{ROOT / 'scripts'}:{ROOT / 'src'}"}
     command = [sys.executable, "-P", "-m", "benchmarks", measurement, "--quick"]
-    ended = subprocess.run(command, env=variables, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    lines = [line.strip("| ").split(" | ") for line in ended.stdout.splitlines() if line.startswith("|")]
+    completed = subprocess.run(command, env=variables, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert completed.returncode == 0, completed.stdout + completed.stderr
+    lines = [line.strip("| ").split(" | ") for line in completed.stdout.splitlines() if line.startswith("|")]
     return [dict(zip(lines[0], cells, strict=True)) for cells in lines[2:]]
 
 
 @pytest.mark.slow
-def test_feature_extraction_is_compared_with_the_trainer_and_with_a_bare_pass() -> None:
+def test_feature_extraction_benchmark_has_all_columns() -> None:
     (row,) = rows_of("features")
-    assert row["network, images, epochs"] == "resnet18, 8, 2"
+    assert row["model, images, epochs"] == "resnet18, 8, 2"
     assert all(NUMBER.match(row[name]) for name in ("Trainer / ours", "ours / bare script", "ours / pass"))
     assert len(row["accuracy: ours, Trainer"].split(", ")) == 2
 
 
 @pytest.mark.slow
-def test_training_is_compared_with_the_trainer_and_with_a_bare_loop() -> None:
+def test_training_benchmark_has_all_columns() -> None:
     rows = rows_of("full")
-    assert [row["network, what learns, records, epochs"] for row in rows] == [
+    assert [row["model, trainable layers, records, epochs"] for row in rows] == [
         "resnet18, all, 8, 2",
         "MiniLM, all, 16, 2",
     ]
@@ -47,21 +47,21 @@ def test_training_is_compared_with_the_trainer_and_with_a_bare_loop() -> None:
     assert NUMBER.match(rows[0]["ours / timm"])
 
 
-def test_observation_is_measured_part_by_part() -> None:
-    costs = {row["what"]: row["cost"] for row in rows_of("observe")}
+def test_monitoring_costs_are_measured_separately() -> None:
+    costs = {row["measurement"]: row["cost"] for row in rows_of("observe")}
     ratios = ("looked at", "hooked", "loss saved", "gradients saved")
     assert all(NUMBER.match(costs[f"a step, {name}"]) for name in ratios)
     assert costs["rules: every 50th step is sampled"].endswith("%")
     assert len(costs) == 12
 
 
-def test_memory_is_that_of_all_processes_together(tmp_path: Path) -> None:
+def test_memory_includes_child_processes(tmp_path: Path) -> None:
     child = "import time; held = bytearray(60 * 2**20); time.sleep(0.4)"
     code = f"import subprocess, sys; held = bytearray(60 * 2**20); subprocess.run([sys.executable, '-c', {child!r}])"
     assert watch([sys.executable, "-c", code], os.environ, tmp_path).peak_mib > 120
 
 
-def test_a_line_has_the_time_at_which_it_came(tmp_path: Path) -> None:
+def test_lines_have_their_time_of_arrival(tmp_path: Path) -> None:
     """Much later than the line before, however late a busy machine reads it."""
     code = "import time; print('first', flush=True); time.sleep(0.6); print('last 7')"
     watched = watch([sys.executable, "-c", code], os.environ, tmp_path)
@@ -71,6 +71,6 @@ def test_a_line_has_the_time_at_which_it_came(tmp_path: Path) -> None:
         watched.line("between")
 
 
-def test_what_fails_is_not_measured(tmp_path: Path) -> None:
+def test_failing_command_is_not_measured(tmp_path: Path) -> None:
     with pytest.raises(CommandFailedError, match=r"ended with 3:\nbad"):
         watch([sys.executable, "-c", "print('bad'); raise SystemExit(3)"], os.environ, tmp_path)

@@ -23,11 +23,11 @@ BEGINNINGS = {
 @pytest.mark.slow
 def test_every_part_prints_its_rows() -> None:
     """In one process, because importing a part's dependencies takes longer than its quick run."""
-    named = [word for part in reversed(ROWS) for word in ("--part", part)]
-    command = (str(ROOT / "scripts" / "benchmark"), "pipe", "--quick", *named)
+    part_options = [word for part in reversed(ROWS) for word in ("--part", part)]
+    command = (str(ROOT / "scripts" / "benchmark"), "pipe", "--quick", *part_options)
     printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-    _, _, head, _, *rows = printed.splitlines()
-    assert head.startswith("| what | ours | against |")
+    _, _, header, _, *rows = printed.splitlines()
+    assert header.startswith("| what | ours | against |")
     assert {row.count("|") for row in rows} == {6}
     expected = [BEGINNINGS[part] for part in reversed(ROWS) for _ in range(ROWS[part])]
     assert len(rows) == len(expected)
@@ -35,7 +35,7 @@ def test_every_part_prints_its_rows() -> None:
     assert list(ROWS) == list(PARTS)
 
 
-def test_designs_take_turns_after_a_round_that_does_not_count() -> None:
+def test_designs_alternate_after_warmup_round() -> None:
     calls: list[str] = []
 
     def design(name: str) -> float:
@@ -48,6 +48,6 @@ def test_designs_take_turns_after_a_round_that_does_not_count() -> None:
     assert times_as_fast(seconds, "a", "b") == [4 / 3, 6 / 5]
 
 
-def test_a_row_tells_median_and_spread() -> None:
+def test_row_shows_median_and_spread() -> None:
     row = Row("tar", "2.00 GB/s", "raw, 1.00 GB/s", [0.5, 0.9, 0.7], "≥ 0.6")
     assert str(row) == "| tar | 2.00 GB/s | raw, 1.00 GB/s | 0.70 (0.50 to 0.90) | ≥ 0.6 |"

@@ -25,40 +25,40 @@ for _ in range(400):
 PARENT = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {WORK!r}], check=True)"
 
 
-def watched(code: str, place: Path, found: list[Watched]) -> None:
-    found.append(watch([sys.executable, "-c", code], os.environ, place))
+def watched(code: str, folder: Path, results: list[Watched]) -> None:
+    results.append(watch([sys.executable, "-c", code], os.environ, folder))
 
 
 def moments(run: Watched) -> list[float]:
     return [float(text) for _, text in run.output]
 
 
-def test_one_command_at_a_time_runs(tmp_path: Path) -> None:
-    one: list[Watched] = []
-    other: list[Watched] = []
+def test_commands_run_one_at_a_time(tmp_path: Path) -> None:
+    first: list[Watched] = []
+    second: list[Watched] = []
     began = time.monotonic()
-    by_turns(lambda: watched(PARENT, tmp_path, one), lambda: watched(PARENT, tmp_path, other))
-    passed = time.monotonic() - began
-    assert len(moments(one[0])) == len(moments(other[0])) == 400
-    merged = sorted([(when, "one") for when in moments(one[0])] + [(when, "other") for when in moments(other[0])])
+    by_turns(lambda: watched(PARENT, tmp_path, first), lambda: watched(PARENT, tmp_path, second))
+    elapsed = time.monotonic() - began
+    assert len(moments(first[0])) == len(moments(second[0])) == 400
+    merged = sorted([(when, "one") for when in moments(first[0])] + [(when, "other") for when in moments(second[0])])
     changes = sum(before[1] != after[1] for before, after in itertools.pairwise(merged))
     # 1.6 seconds of work each, in slices of half a second; in parallel they would alternate hundreds of times.
     assert 3 <= changes <= 100
-    assert one[0].seconds + other[0].seconds <= passed
-    assert one[0].seconds >= 1.6
+    assert first[0].seconds + second[0].seconds <= elapsed
+    assert first[0].seconds >= 1.6
 
 
-def test_what_others_had_is_not_counted_in_a_lines_time(tmp_path: Path) -> None:
+def test_line_times_exclude_turns_of_other_commands(tmp_path: Path) -> None:
     runs: list[Watched] = []
     slow: list[Watched] = []
     by_turns(lambda: watched(PARENT, tmp_path, runs), lambda: watched(PARENT, tmp_path, slow))
-    told = [when for when, _ in runs[0].output]
+    times = [when for when, _ in runs[0].output]
     clock = moments(runs[0])
-    assert told[-1] - told[0] < (clock[-1] - clock[0]) * 0.8
-    assert told == sorted(told)
+    assert times[-1] - times[0] < (clock[-1] - clock[0]) * 0.8
+    assert times == sorted(times)
 
 
-def test_a_failure_ends_the_others(tmp_path: Path) -> None:
+def test_failure_ends_other_commands(tmp_path: Path) -> None:
     note = tmp_path / "process"
     child = f"import os, time; open({str(note)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
     forever = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"

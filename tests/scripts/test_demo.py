@@ -22,9 +22,9 @@ metrics = {"test": {"accuracy": 0.75, "records": 8}, "job": {"trainable_paramete
 """
 
 
-def job_of(code: str, place: Path) -> JobResult:
-    job = TrainingJob(TrainingRequest(), (sys.executable, "-c", code), Storage(place / "s3"))
-    return run_job(job, place / "opt-ml")
+def job_of(code: str, folder: Path) -> JobResult:
+    job = TrainingJob(TrainingRequest(), (sys.executable, "-c", code), Storage(folder / "s3"))
+    return run_job(job, folder / "opt-ml")
 
 
 def outcome(parameters: int, accuracy: float) -> Outcome:
@@ -32,38 +32,38 @@ def outcome(parameters: int, accuracy: float) -> Outcome:
 
 
 def test_numbers_are_read_from_the_artifact(tmp_path: Path) -> None:
-    found = outcome_of(job_of(WRITE_METRICS, tmp_path))
-    assert found.trainable_parameters == 5130
-    assert found.accuracy == {"test": 0.75}
-    assert found.records == {"test": 8}
-    assert found.model.is_file()
+    result = outcome_of(job_of(WRITE_METRICS, tmp_path))
+    assert result.trainable_parameters == 5130
+    assert result.accuracy == {"test": 0.75}
+    assert result.records == {"test": 8}
+    assert result.model.is_file()
 
 
-def test_a_failed_job_is_told_with_its_log(tmp_path: Path) -> None:
+def test_failed_job_is_reported_with_log(tmp_path: Path) -> None:
     with pytest.raises(JobFailedError, match=r"exit code 3\n *Its log: .*000\.log"):
         outcome_of(job_of("raise SystemExit(3)", tmp_path))
 
 
-def test_the_table_tells_what_each_strategy_gained() -> None:
+def test_table_shows_gain_of_each_strategy() -> None:
     lines = comparison({"full": outcome(11_181_642, 0.85), "from_scratch": outcome(11_181_642, 0.7)}).splitlines()
     assert lines[2].split() == ["full", "11,181,642", "12.3", "0.850", "+0.150"]
     assert lines[3].split() == ["from_scratch", "11,181,642", "12.3", "0.700"]
 
 
-def test_the_table_does_without_a_job_that_failed() -> None:
+def test_table_omits_failed_job() -> None:
     assert comparison({"full": outcome(5130, 0.85)}).splitlines()[2].split() == ["full", "5,130", "12.3", "0.850"]
 
 
 @pytest.mark.slow
-def test_pretrained_weights_beat_random_ones_where_the_same_layers_learn(tmp_path: Path) -> None:
+def test_pretrained_weights_beat_random_weights(tmp_path: Path) -> None:
     command = [sys.executable, "-P", "-m", "letters_to_digits", "--folder", str(tmp_path / "demo")]
     environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT / "scripts"), "OMP_NUM_THREADS": "1"}
-    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    lines = ended.stdout.partition("---\n")[2].partition("\n\n")[0].splitlines()
+    completed = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert completed.returncode == 0, completed.stdout + completed.stderr
+    lines = completed.stdout.partition("---\n")[2].partition("\n\n")[0].splitlines()
     accuracy = {words[0]: float(words[3]) for words in map(str.split, lines)}
     assert list(accuracy) == ["feature_extraction", "partial", "full", "from_scratch"]
     assert min(accuracy[name] for name in accuracy if name != "from_scratch") > accuracy["from_scratch"]
     # All five jobs are healthy, so that no rule has findings.
     reports = [json.loads(path.read_text("utf-8")) for path in (tmp_path / "demo").glob("jobs/*/**/report.json")]
-    assert [one["findings"] for one in reports] == [[]] * 5
+    assert [report["findings"] for report in reports] == [[]] * 5

@@ -15,10 +15,10 @@ def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("name", ["", "sdk-v9", "../uv"])
-def test_an_unknown_environment_is_refused_with_those_that_there_are(name: str) -> None:
-    ended = run("environment", name)
-    assert ended.returncode == 2
-    assert ended.stderr.split() == ["environment:", "give", "one", "of:", *known_environments()]
+def test_unknown_environment_is_refused_with_valid_names(name: str) -> None:
+    completed = run("environment", name)
+    assert completed.returncode == 2
+    assert completed.stderr.split() == ["environment:", "give", "one", "of:", *known_environments()]
 
 
 def known_environments() -> list[str]:
@@ -26,8 +26,8 @@ def known_environments() -> list[str]:
 
 
 @pytest.mark.parametrize("name", ["", "sdk_v2/unknown", "sdk_v2/estimators/..", "settings"])
-def test_an_unknown_example_is_refused_with_those_that_there_are(name: str) -> None:
-    ended = run("example", name)
-    assert ended.returncode == 2
-    assert {"sdk_v2/train", "sdk_v3/train", "sdk_v2/deploy"} <= set(ended.stderr.split())
-    assert "sdk_v2/estimators" not in ended.stderr
+def test_unknown_example_is_refused_with_valid_names(name: str) -> None:
+    completed = run("example", name)
+    assert completed.returncode == 2
+    assert {"sdk_v2/train", "sdk_v3/train", "sdk_v2/deploy"} <= set(completed.stderr.split())
+    assert "sdk_v2/estimators" not in completed.stderr

@@ -16,7 +16,7 @@ def three_of_each(*labels: str) -> Images:
     return Images(np.broadcast_to(levels, (len(names), SIDE, SIDE)).copy(), names)
 
 
-def test_hold_out_takes_so_many_of_each_class_and_loses_none() -> None:
+def test_hold_out_takes_requested_number_of_each_class() -> None:
     images = three_of_each("a", "b")
     held, others = hold_out(images, per_class=1, seed=0)
     assert sorted(held.labels) == ["a", "b"]
@@ -32,7 +32,7 @@ def test_hold_out_is_decided_by_the_seed() -> None:
     assert len(set(draws)) > 1
 
 
-def test_hold_out_leaves_something_of_each_class() -> None:
+def test_hold_out_leaves_records_of_each_class() -> None:
     with pytest.raises(ValueError, match="class 'a' has 3 images"):
         hold_out(three_of_each("a"), per_class=3, seed=0)
 

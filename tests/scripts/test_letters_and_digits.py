@@ -42,21 +42,21 @@ def test_letters_are_a_function_of_the_seed(letters: Images) -> None:
     assert not np.array_equal(draw_letters(variants=2, seed=1).pixels, letters.pixels)
 
 
-def test_each_variant_is_bent_in_its_own_way(letters: Images) -> None:
+def test_variants_are_distorted_differently(letters: Images) -> None:
     assert len({pixels.tobytes() for pixels in letters.pixels}) == len(letters)
 
 
-def test_more_variants_leave_the_others_as_they_were(letters: Images) -> None:
+def test_more_variants_do_not_change_existing_ones(letters: Images) -> None:
     assert np.array_equal(draw_letters(variants=1, seed=0).pixels, letters.pixels[::2])
 
 
-def test_digits_are_all_of_scikit_learns() -> None:
+def test_digits_include_all_of_scikit_learn() -> None:
     digits = read_digits()
     assert digits.pixels.shape == (1797, SIDE, SIDE)
     assert sorted(set(digits.labels)) == list("0123456789")
 
 
-def test_letters_and_digits_are_bright_strokes_on_a_dark_ground(letters: Images) -> None:
+def test_strokes_are_bright_on_dark_background(letters: Images) -> None:
     for images in (letters, read_digits()):
         corners = images.pixels[:, [0, 0, -1, -1], [0, -1, 0, -1]]
         assert np.median(corners) == 0
@@ -67,9 +67,9 @@ def test_letters_and_digits_are_bright_strokes_on_a_dark_ground(letters: Images)
 def test_digit_channels_share_no_image(tmp_path: Path) -> None:
     channels = write_digits(tmp_path, per_class=5, seed=0)
     files = {name: sorted(folder.glob("*/*.png")) for name, folder in channels.items()}
-    assert {name: len(found) for name, found in files.items()} == {"train": 50, "validation": 50, "test": 1697}
+    assert {name: len(paths) for name, paths in files.items()} == {"train": 50, "validation": 50, "test": 1697}
     assert Counter(path.parent.name for path in files["train"]) == dict.fromkeys("0123456789", 5)
-    contents = [path.read_bytes() for found in files.values() for path in found]
+    contents = [path.read_bytes() for paths in files.values() for path in paths]
     assert len(set(contents)) == len({digit.tobytes() for digit in read_digits().pixels})
 
 

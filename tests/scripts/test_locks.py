@@ -20,7 +20,7 @@ def pins(lock: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("lock", [IMAGE, DEVELOPER, INSTALLER, *ENVIRONMENTS], ids=lambda lock: lock.name)
-def test_every_line_is_a_pin_a_hash_or_a_comment(lock: Path) -> None:
+def test_lines_are_pins_hashes_or_comments(lock: Path) -> None:
     entries = lock.read_text(encoding="utf-8").replace("\\\n", " ").splitlines()
     packages = [entry for entry in entries if not entry.lstrip().startswith("#")]
     assert len(packages) == len(pins(lock)) > 0
@@ -33,16 +33,16 @@ def test_every_line_is_a_pin_a_hash_or_a_comment(lock: Path) -> None:
     + [f"scripts/environments/{path.stem}" for path in ENVIRONMENTS],
 )
 @pytest.mark.parametrize("ending", ["in", "txt"])
-def test_no_registry_and_no_folder_is_named(name: str, ending: str) -> None:
+def test_no_registry_or_folder_is_named(name: str, ending: str) -> None:
     text = (ROOT / f"{name}.{ending}").read_text(encoding="utf-8")
     assert re.findall(r"\S*://\S*|.*--(?:extra-)?index.*|.*find-links.*|(?<![\w.])/\w\S*", text) == []
 
 
-def test_development_has_the_versions_of_the_image() -> None:
+def test_development_versions_match_image() -> None:
     developer = pins(DEVELOPER)
     assert {name: version for name, version in pins(IMAGE).items() if developer.get(name) != version} == {}
 
 
-def test_tests_inside_the_image_bring_no_other_version_of_what_it_holds() -> None:
+def test_image_test_versions_match_image() -> None:
     inside, tests = pins(IMAGE), pins(ROOT / "scripts" / "environments" / "image-tests.txt")
     assert {name: version for name, version in tests.items() if inside.get(name, version) != version} == {}

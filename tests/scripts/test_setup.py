@@ -22,9 +22,9 @@ def project(tmp_path: Path) -> Path:
         shutil.copy(ROOT / name, tmp_path / name)
     (tmp_path / "bin").mkdir()
     for tool in TOOLS:
-        found = shutil.which(tool)
-        assert found is not None
-        (tmp_path / "bin" / tool).symlink_to(found)
+        program = shutil.which(tool)
+        assert program is not None
+        (tmp_path / "bin" / tool).symlink_to(program)
     return tmp_path
 
 
@@ -44,36 +44,36 @@ def add_program(project: Path, name: str, script: str) -> None:
     program.chmod(0o755)
 
 
-def test_a_missing_python_is_named(project: Path) -> None:
-    ended = setup(project)
-    assert ended.returncode == 1
-    assert "Python 3.11 was not found" in ended.stderr
+def test_missing_python_is_reported(project: Path) -> None:
+    completed = setup(project)
+    assert completed.returncode == 1
+    assert "Python 3.11 was not found" in completed.stderr
 
 
-def test_another_python_is_not_taken(project: Path) -> None:
+def test_other_python_version_is_not_used(project: Path) -> None:
     add_program(project, "python3", "exit 1")
     assert "Python 3.11 was not found" in setup(project).stderr
 
 
-def test_a_missing_compiler_is_named(project: Path) -> None:
+def test_missing_compiler_is_reported(project: Path) -> None:
     add_program(project, "python3.11", f'exec "{sys.executable}" "$@"')
-    ended = setup(project)
-    assert ended.returncode == 1
-    assert "C compiler" in ended.stderr
+    completed = setup(project)
+    assert completed.returncode == 1
+    assert "C compiler" in completed.stderr
     assert not (project / ".venv").exists()
 
 
-def test_nothing_is_done_when_nothing_changed(project: Path) -> None:
+def test_unchanged_locks_skip_setup(project: Path) -> None:
     locks = [(project / name).read_bytes() for name in ("requirements-dev.txt", "scripts/uv.txt")]
     stamp = hashlib.sha256(b"".join([f"{project}\n".encode(), *locks])).hexdigest()
     (project / ".venv").mkdir()
     (project / ".venv" / "finetune.stamp").write_text(f"{stamp}\n", encoding="utf-8")
-    ended = setup(project)
-    assert (ended.returncode, ended.stderr) == (0, "")
+    completed = setup(project)
+    assert (completed.returncode, completed.stderr) == (0, "")
 
 
-def test_a_changed_lock_is_noticed(project: Path) -> None:
-    test_nothing_is_done_when_nothing_changed(project)
+def test_changed_lock_triggers_setup(project: Path) -> None:
+    test_unchanged_locks_skip_setup(project)
     with (project / "requirements-dev.txt").open("a", encoding="utf-8") as lock:
         lock.write("another==1.0\n")
     assert setup(project).returncode == 1

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from sagemaker_simulator import Resources, TrainingRequest, lay_out
-from tests.image.containers import AS_NOBODY, ML, Container, Harbour, Manner
+from tests.image.containers import ML, UNPRIVILEGED, Container, ContainerRunner, RunOptions
 
 ORPHANS = """
 import os, time
@@ -30,7 +30,7 @@ while left() and time.monotonic() < deadline:
     time.sleep(0.01)
 print('ORPHANS', len(orphans), 'LEFT', left())
 """
-LISTEN = """
+SAVE_ON_SIGTERM = """
 import os, pathlib, signal, sys, time
 def save(*_):
     pathlib.Path(os.environ['SM_MODEL_DIR'], 'saved').touch()
@@ -42,20 +42,24 @@ time.sleep(300)
 
 
 def start(
-    harbour: Harbour, place: Path, files: Mapping[str, str], hyperparameters: Mapping[str, str], manner: Manner
+    runner: ContainerRunner,
+    root: Path,
+    files: Mapping[str, str],
+    hyperparameters: Mapping[str, str],
+    run_options: RunOptions,
 ) -> Container:
-    (place / "code").mkdir()
+    (root / "code").mkdir()
     for name, text in files.items():
-        (place / "code" / name).write_text(text, encoding="utf-8")
+        (root / "code" / name).write_text(text, encoding="utf-8")
     # As SDK 3 does, with a network interface that does not exist.
     resources = Resources(network_interface="ethwe")
     request = TrainingRequest(hyperparameters=hyperparameters, resources=resources, checkpoint_path=None)
-    folder = lay_out(place / "ml", request, Path(ML))
-    (place / "code").rename(folder.root / "code")
-    return harbour.start_in(folder, manner)
+    folder = lay_out(root / "ml", request, Path(ML))
+    (root / "code").rename(folder.root / "code")
+    return runner.start_in(folder, run_options)
 
 
-def wheel(folder: Path) -> str:
+def write_wheel(folder: Path) -> str:
     """Write a package without dependencies; return its file name."""
     folder.mkdir(parents=True, exist_ok=True)
     name, info = "needed-1.0-py3-none-any.whl", "needed-1.0.dist-info"
@@ -71,24 +75,24 @@ def wheel(folder: Path) -> str:
     return name
 
 
-def test_a_script_with_requirements_arguments_and_variables(harbour: Harbour, tmp_path: Path) -> None:
+def test_script_receives_requirements_arguments_and_variables(runner: ContainerRunner, tmp_path: Path) -> None:
     """As any user on a read-only root, where pip cannot write into the image."""
-    hostile = "two words; touch /opt/ml/model/ran $(touch /opt/ml/model/ran)"
-    seen = "[needed.VALUE, os.environ['SM_HP_NOTE'], sys.argv[1:]]"
-    text = f"import json, needed, os, sys; print('SEEN', json.dumps({seen}))"
-    built = wheel(tmp_path / "wheel")
+    note = "two words; touch /opt/ml/model/ran $(touch /opt/ml/model/ran)"
+    expression = "[needed.VALUE, os.environ['SM_HP_NOTE'], sys.argv[1:]]"
+    text = f"import json, needed, os, sys; print('SEEN', json.dumps({expression}))"
+    wheel = write_wheel(tmp_path / "wheel")
     volume = ("--volume", f"{tmp_path / 'wheel'}:/wheels:ro")
-    manner = Manner(AS_NOBODY.user, (*AS_NOBODY.options, *volume))
-    files = {"user.py": text, "requirements.txt": f"/wheels/{built}\n"}
-    container = start(harbour, tmp_path, files, {"sagemaker_program": "user.py", "note": hostile}, manner)
+    run_options = RunOptions(UNPRIVILEGED.user, (*UNPRIVILEGED.options, *volume))
+    files = {"user.py": text, "requirements.txt": f"/wheels/{wheel}\n"}
+    container = start(runner, tmp_path, files, {"sagemaker_program": "user.py", "note": note}, run_options)
     assert container.wait() == 0, container.log()
-    assert f"SEEN {json.dumps(['installed', hostile, ['--note', hostile]])}" in container.log()
+    assert f"SEEN {json.dumps(['installed', note, ['--note', note]])}" in container.log()
     assert not list(container.folder.model.iterdir())
 
 
-def test_docker_stop_reaches_a_script_behind_a_shell(harbour: Harbour, tmp_path: Path) -> None:
-    files = {"user.py": LISTEN, "user.sh": "#!/bin/sh\npython user.py\nexit $?\n"}
-    container = start(harbour, tmp_path, files, {"sagemaker_program": "user.sh"}, AS_NOBODY)
+def test_docker_stop_reaches_script_started_by_shell(runner: ContainerRunner, tmp_path: Path) -> None:
+    files = {"user.py": SAVE_ON_SIGTERM, "user.sh": "#!/bin/sh\npython user.py\nexit $?\n"}
+    container = start(runner, tmp_path, files, {"sagemaker_program": "user.sh"}, UNPRIVILEGED)
     container.wait_for("ready")
     container.stop()
     assert (container.folder.model / "saved").exists(), container.log()
@@ -96,23 +100,25 @@ def test_docker_stop_reaches_a_script_behind_a_shell(harbour: Harbour, tmp_path:
     assert container.seconds_to_stop < 30
 
 
-def test_docker_stop_reaches_every_process_of_torchrun(harbour: Harbour, tmp_path: Path) -> None:
-    text = LISTEN.replace("'saved'", "'saved-' + os.environ['RANK']")
+def test_docker_stop_reaches_all_torchrun_processes(runner: ContainerRunner, tmp_path: Path) -> None:
+    text = SAVE_ON_SIGTERM.replace("'saved'", "'saved-' + os.environ['RANK']")
     hyperparameters = {"sagemaker_program": "user.py", "sagemaker_torch_distributed_enabled": "true"}
-    container = start(harbour, tmp_path, {"user.py": text}, hyperparameters, AS_NOBODY)
+    container = start(runner, tmp_path, {"user.py": text}, hyperparameters, UNPRIVILEGED)
     container.wait_for("ready")
     container.stop()
     assert (container.folder.model / "saved-0").exists(), container.log()
     assert container.wait() != 0
 
 
-def test_a_failing_script_fails_the_job(harbour: Harbour, tmp_path: Path) -> None:
-    container = start(harbour, tmp_path, {"user.py": "raise OSError('x')"}, {"sagemaker_program": "user.py"}, Manner())
+def test_failing_script_fails_job(runner: ContainerRunner, tmp_path: Path) -> None:
+    container = start(
+        runner, tmp_path, {"user.py": "raise OSError('x')"}, {"sagemaker_program": "user.py"}, RunOptions()
+    )
     assert container.wait() == 1, container.log()
     assert container.failure.startswith("The script ended with exit code 1")
 
 
-def test_what_orphans_leave_behind_is_reaped(harbour: Harbour, tmp_path: Path) -> None:
-    container = start(harbour, tmp_path, {"user.py": ORPHANS}, {"sagemaker_program": "user.py"}, AS_NOBODY)
+def test_orphaned_processes_are_reaped(runner: ContainerRunner, tmp_path: Path) -> None:
+    container = start(runner, tmp_path, {"user.py": ORPHANS}, {"sagemaker_program": "user.py"}, UNPRIVILEGED)
     assert container.wait() == 0, container.log()
     assert "ORPHANS 5 LEFT 0" in container.log()
