@@ -88,15 +88,15 @@ def test_names_sort_by_step(tmp_path: Path) -> None:
 
 def test_only_temporary_files_are_removed_at_start(tmp_path: Path) -> None:
     store = CheckpointStore(tmp_path)
-    kept = save(store, 1)
-    (kept / "model.safetensors.sagemaker-ignore").touch()
+    saved = save(store, 1)
+    (saved / "model.safetensors.sagemaker-ignore").touch()
     cut_off = tmp_path / "step-000000002-000002"
     cut_off.mkdir()
     (cut_off / "model.safetensors.sagemaker-ignore").write_bytes(b"half")
     (tmp_path / "mine.sagemaker-ignore").touch()
     assert store.restore() is not None
-    assert names_in(tmp_path) == ["mine.sagemaker-ignore", kept.name]
-    assert not (kept / "model.safetensors.sagemaker-ignore").exists()
+    assert names_in(tmp_path) == ["mine.sagemaker-ignore", saved.name]
+    assert not (saved / "model.safetensors.sagemaker-ignore").exists()
 
 
 def test_foreign_entries_are_reported_and_ignored(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -42,7 +42,7 @@ def text_backbone(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
     return ModelSetup(None, bert_folder(scratch / "source"), task="text-classification").build(scratch)
 
 
-PICTURES = ModelSetup("mobilenet_v3_small")
+IMAGE_MODEL = ModelSetup("mobilenet_v3_small")
 TEXTS = ModelSetup(None, task="text-classification")
 
 
@@ -52,10 +52,10 @@ def handler_matches(folder: Path, backbone: Backbone) -> bool:
 
 
 def test_artifact_of_a_torchvision_model(image_backbone: Backbone, tmp_path: Path) -> None:
-    PICTURES.export(tmp_path / "deep" / "model", image_backbone)
+    IMAGE_MODEL.export(tmp_path / "deep" / "model", image_backbone)
     folder = tmp_path / "deep" / "model"
     assert files_of(folder) == PLAIN_FILES
-    assert json.loads((folder / "metrics.json").read_text(encoding="utf-8")) == PICTURES.metrics
+    assert json.loads((folder / "metrics.json").read_text(encoding="utf-8")) == IMAGE_MODEL.metrics
     description = json.loads((folder / "artifact.json").read_text(encoding="utf-8"))
     versions = description.pop("versions")
     assert set(versions) == {"finetune", "torch", "torchvision", "safetensors"}
@@ -94,7 +94,7 @@ def test_artifact_of_a_text_model(text_backbone: Backbone, tmp_path: Path) -> No
 
 
 def test_every_user_may_read_the_artifact(text_backbone: Backbone, image_backbone: Backbone, tmp_path: Path) -> None:
-    PICTURES.export(tmp_path / "pictures", image_backbone)
+    IMAGE_MODEL.export(tmp_path / "image", image_backbone)
     TEXTS.export(tmp_path / "texts", text_backbone)
     modes = {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.rglob("*") if path.is_file()}
     assert modes == {0o644}
@@ -102,7 +102,7 @@ def test_every_user_may_read_the_artifact(text_backbone: Backbone, image_backbon
 
 def test_export_is_deterministic(image_backbone: Backbone, tmp_path: Path) -> None:
     for name in ("one", "two"):
-        PICTURES.export(tmp_path / name, image_backbone)
+        IMAGE_MODEL.export(tmp_path / name, image_backbone)
     for name in PLAIN_FILES:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
@@ -113,7 +113,7 @@ def test_earlier_artifact_is_replaced_and_other_files_are_kept(
     TEXTS.export(tmp_path, text_backbone)
     (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
     (tmp_path / "code" / "notes.txt").write_text("mine", encoding="utf-8")
-    PICTURES.export(tmp_path, image_backbone)
+    IMAGE_MODEL.export(tmp_path, image_backbone)
     assert files_of(tmp_path) == sorted([*PLAIN_FILES, "code/notes.txt", "notes.txt"])
     assert handler_matches(tmp_path, image_backbone)
 
@@ -126,7 +126,7 @@ def test_interrupted_replacement_is_completed(
     staging.mkdir()
     (tmp_path / "artifact.json").rename(staging / "replaced.json")
     (tmp_path / "code" / "inference.py").unlink()
-    PICTURES.export(tmp_path, image_backbone)
+    IMAGE_MODEL.export(tmp_path, image_backbone)
     assert files_of(tmp_path) == PLAIN_FILES
 
 
@@ -135,23 +135,23 @@ def test_an_earlier_list_of_files_is_not_trusted(listed: object, image_backbone:
     (tmp_path / "outside").write_text("mine", encoding="utf-8")
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "artifact.json").write_text(json.dumps({"files": listed}), encoding="utf-8")
-    PICTURES.export(tmp_path / "model", image_backbone)
+    IMAGE_MODEL.export(tmp_path / "model", image_backbone)
     assert (tmp_path / "outside").exists()
     assert files_of(tmp_path / "model") == PLAIN_FILES
 
 
 def test_a_damaged_earlier_artifact_is_replaced(image_backbone: Backbone, tmp_path: Path) -> None:
     (tmp_path / "artifact.json").write_bytes(b"\xff{")
-    PICTURES.export(tmp_path, image_backbone)
+    IMAGE_MODEL.export(tmp_path, image_backbone)
     assert handler_matches(tmp_path, image_backbone)
 
 
 def test_mixture_of_two_artifacts_is_never_loaded(image_backbone: Backbone, tmp_path: Path) -> None:
-    PICTURES.export(tmp_path, image_backbone)
+    IMAGE_MODEL.export(tmp_path, image_backbone)
     (tmp_path / "metrics.json").unlink()
     (tmp_path / "metrics.json").mkdir()
     with pytest.raises(PlatformError, match="Is a directory"):
-        PICTURES.export(tmp_path, image_backbone)
+        IMAGE_MODEL.export(tmp_path, image_backbone)
     with pytest.raises(ValueError, match="contains no artifact"):
         handler_matches(tmp_path, image_backbone)
 
@@ -170,7 +170,7 @@ def largest_file(limit: int) -> Iterator[None]:
 @pytest.mark.parametrize("limit", [0, 100, 200_000])
 def test_full_disk_is_a_platform_error(limit: int, image_backbone: Backbone, tmp_path: Path) -> None:
     with largest_file(limit), pytest.raises(PlatformError, match=rf"to {tmp_path}: .*File too large.* MB are free"):
-        PICTURES.export(tmp_path, image_backbone)
+        IMAGE_MODEL.export(tmp_path, image_backbone)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -178,7 +178,7 @@ def test_full_disk_is_a_platform_error(limit: int, image_backbone: Backbone, tmp
 def test_full_disk_keeps_the_earlier_artifact(
     limit: int, text_backbone: Backbone, image_backbone: Backbone, tmp_path: Path
 ) -> None:
-    PICTURES.export(tmp_path, image_backbone)
+    IMAGE_MODEL.export(tmp_path, image_backbone)
     assert isinstance(text_backbone.expects, TextInput)
     # Now tokenizer.json is the largest file; its writer raises a bare `Exception`.
     text_backbone.expects.tokenizer.add_tokens([f"word{number}" for number in range(1000)])
@@ -219,17 +219,17 @@ def test_unwritable_folder_is_a_platform_error(image_backbone: Backbone, public_
     folder = public_folder / "model"
     folder.mkdir(mode=0o555)
     with without_privileges(), pytest.raises(PlatformError, match=rf"written to {folder}: Permission denied.*writable"):
-        PICTURES.export(folder, image_backbone)
+        IMAGE_MODEL.export(folder, image_backbone)
     assert files_of(folder) == []
 
 
 def test_file_instead_of_the_folder_is_a_platform_error(image_backbone: Backbone, tmp_path: Path) -> None:
     (tmp_path / "model").write_text("", encoding="utf-8")
     with pytest.raises(PlatformError, match=r"model: Not a directory"):
-        PICTURES.export(tmp_path / "model", image_backbone)
+        IMAGE_MODEL.export(tmp_path / "model", image_backbone)
 
 
 def test_internal_error_is_not_a_platform_error(image_backbone: Backbone, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
-        replace(PICTURES, metrics={"auc": float("nan")}).export(tmp_path, image_backbone)
+        replace(IMAGE_MODEL, metrics={"auc": float("nan")}).export(tmp_path, image_backbone)
     assert list(tmp_path.iterdir()) == []

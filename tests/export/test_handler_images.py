@@ -45,7 +45,7 @@ def with_orientation(orientation: int, kind: str = "JPEG") -> bytes:
     return encode_image(make_image(orientation), kind, exif=exif)
 
 
-PICTURES = {
+IMAGES = {
     "baseline JPEG": encode_image(make_image(0), "JPEG"),
     "progressive JPEG": encode_image(make_image(1), "JPEG", progressive=True, quality=60),
     "4:4:4 JPEG": encode_image(make_image(2), "JPEG", subsampling=0, quality=95),
@@ -84,9 +84,9 @@ INPUTS = {
 }
 
 
-@pytest.mark.parametrize("name", PICTURES)
+@pytest.mark.parametrize("name", IMAGES)
 def test_handler_and_evaluation_decode_the_same_pixels(name: str) -> None:
-    assert torch.equal(inference.decode_image(PICTURES[name]), images.decode_image(PICTURES[name]))
+    assert torch.equal(inference.decode_image(IMAGES[name]), images.decode_image(IMAGES[name]))
 
 
 class InputRecorder(nn.Module):
@@ -98,10 +98,10 @@ class InputRecorder(nn.Module):
 
 
 @pytest.mark.parametrize("expects", INPUTS.values(), ids=INPUTS)
-@pytest.mark.parametrize("name", PICTURES)
+@pytest.mark.parametrize("name", IMAGES)
 def test_handler_and_evaluation_preprocess_equally(name: str, expects: ImageInput) -> None:
     geometry = image_geometry(expects)
-    evaluated = images.resize_and_crop(images.decode_image(PICTURES[name]), geometry)
+    evaluated = images.resize_and_crop(images.decode_image(IMAGES[name]), geometry)
     network = InputRecorder()
     artifact = {
         "framework": "torchvision",
@@ -109,7 +109,7 @@ def test_handler_and_evaluation_preprocess_equally(name: str, expects: ImageInpu
         "labels": ["a", "b"],
         "multi_label": False,
     }
-    request = inference.input_fn(PICTURES[name], "application/x-image")
+    request = inference.input_fn(IMAGES[name], "application/x-image")
     inference.predict_fn(request, inference.Model(network, artifact, None, torch.device("cpu")))
     assert torch.equal(network.seen, Normalizer(expects)({"pixels": evaluated.unsqueeze(0)}))
 

@@ -21,7 +21,7 @@ from tests.support.exported_models import LABELS, ModelSetup, evaluate
 
 CPU = tolerance_on("cpu")
 NAMES = ["resnet18", "mobilenet_v3_small", "googlenet", "regnet_y_400mf", "swin_t"]
-PICTURES: list[Content] = [
+IMAGES: list[Content] = [
     encode_image(make_image(1), "JPEG"),
     encode_image(make_image(2, "RGBA")),
     encode_image(make_image(3, "CMYK", (60, 33)), "JPEG"),
@@ -40,7 +40,7 @@ def build_and_export(source: ModelSetup, tmp_path: Path, texts_per_record: int =
 @pytest.mark.parametrize("name", NAMES)
 def test_torchvision_artifact_reproduces_predictions(name: str, tmp_path: Path) -> None:
     folder, backbone = build_and_export(ModelSetup(name), tmp_path)
-    samples = evaluate(backbone, PICTURES)
+    samples = evaluate(backbone, IMAGES)
     assert verify(folder, samples, CPU) <= CPU
     assert len({sample.probabilities for sample in samples}) == len(samples)
 
@@ -63,15 +63,15 @@ def test_text_pair_artifact_reproduces_predictions(build: Folder, tmp_path: Path
 
 def test_transformers_image_artifact_reproduces_predictions(tmp_path: Path) -> None:
     folder, backbone = build_and_export(ModelSetup(None, vit_folder(tmp_path / "source"), image_size=None), tmp_path)
-    assert verify(folder, evaluate(backbone, PICTURES), CPU) <= CPU
+    assert verify(folder, evaluate(backbone, IMAGES), CPU) <= CPU
 
 
 def test_multi_label_artifact_reproduces_predictions(tmp_path: Path) -> None:
     folder, backbone = build_and_export(ModelSetup("resnet18", multi_label=True), tmp_path)
-    samples = evaluate(backbone, PICTURES, multi_label=True)
+    samples = evaluate(backbone, IMAGES, multi_label=True)
     assert verify(folder, samples, CPU) <= CPU
     handler = load_handler(folder)
-    predictions = handler.predict_fn(handler.input_fn(PICTURES[0], "image/jpeg"), handler.model_fn(str(folder)))
+    predictions = handler.predict_fn(handler.input_fn(IMAGES[0], "image/jpeg"), handler.model_fn(str(folder)))
     above = [label for label, value in zip(LABELS, samples[0].probabilities, strict=True) if value > 0.5]
     assert predictions.records[0]["predicted_labels"] == above
 
@@ -106,12 +106,12 @@ def test_transformers_pipeline_preprocesses_images_similarly(tmp_path: Path) -> 
 @pytest.fixture(scope="module")
 def resnet(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[VerificationSample]]:
     folder, backbone = build_and_export(ModelSetup("resnet18"), tmp_path_factory.mktemp("resnet"))
-    return folder, evaluate(backbone, PICTURES)
+    return folder, evaluate(backbone, IMAGES)
 
 
 def test_changed_weight_is_detected(resnet: tuple[Path, list[VerificationSample]], tmp_path: Path) -> None:
     folder, backbone = build_and_export(ModelSetup("resnet18"), tmp_path)
-    samples = evaluate(backbone, PICTURES)
+    samples = evaluate(backbone, IMAGES)
     weights = load_file(folder / "model.safetensors")
     weights["fc.bias"][0] += 0.01
     save_file(weights, folder / "model.safetensors")
@@ -124,7 +124,7 @@ def test_changed_weight_is_detected(resnet: tuple[Path, list[VerificationSample]
 )
 def test_changed_preprocessing_is_detected(key: str, value: object, tmp_path: Path) -> None:
     folder, backbone = build_and_export(ModelSetup("resnet18"), tmp_path)
-    samples = evaluate(backbone, PICTURES)
+    samples = evaluate(backbone, IMAGES)
     description = json.loads((folder / "artifact.json").read_text(encoding="utf-8"))
     description["preprocessing"][key] = value
     (folder / "artifact.json").write_text(json.dumps(description), encoding="utf-8")
@@ -159,4 +159,4 @@ def test_nan_predictions_match(tmp_path: Path) -> None:
     with torch.no_grad():
         next(backbone.module.parameters()).fill_(float("nan"))
     source.export(tmp_path / "model", backbone)
-    assert verify(tmp_path / "model", evaluate(backbone, PICTURES[:1]), CPU) == 0.0
+    assert verify(tmp_path / "model", evaluate(backbone, IMAGES[:1]), CPU) == 0.0

@@ -133,11 +133,11 @@ def _records(job: PreparedJob, reference_pixels: Sequence[NDArray[np.float64]]) 
     if rebatch is None:
         raise TypeError("nothing makes batches")
     if stream is not None:
-        kept = [
-            Record(str(at), one.content, tuple(job.inputs.labels.resolve(label) or label for label in one.labels))
-            for at, one in enumerate(decoded_records(job, stream.source))
+        records = [
+            Record(str(at), record.content, tuple(job.inputs.labels.resolve(label) or label for label in record.labels))
+            for at, record in enumerate(decoded_records(job, stream.source))
         ]
-        batches = rebatch(InMemoryReader("train", "image-classification", kept))
+        batches = rebatch(InMemoryReader("train", "image-classification", records))
     elif part is not None:
         batches = rebatch(part.reader)
     found = []
@@ -150,7 +150,7 @@ def _records(job: PreparedJob, reference_pixels: Sequence[NDArray[np.float64]]) 
 
 
 def _recognized(pixels: Pixels, reference_pixels: Sequence[NDArray[np.float64]]) -> int | str:
-    differences = [float(np.abs(pixels - one).mean()) for one in reference_pixels]
+    differences = [float(np.abs(pixels - expected).mean()) for expected in reference_pixels]
     nearest = int(np.argmin(differences))
     return nearest if differences[nearest] < _MAX_DISTANCE else f"unknown, {differences[nearest]:.0f} from {nearest}"
 

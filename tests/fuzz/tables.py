@@ -141,8 +141,8 @@ def _records(job: PreparedJob) -> object:
     decoded = []
     if stream is not None:
         decoded = [
-            ([job.inputs.labels.resolve(label) or label for label in one.labels], list(one.content))
-            for one in decoded_records(job, stream.source)
+            ([job.inputs.labels.resolve(label) or label for label in record.labels], list(record.content))
+            for record in decoded_records(job, stream.source)
         ]
     elif part is not None:
         decoded = [

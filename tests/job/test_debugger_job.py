@@ -28,7 +28,7 @@ record, last = open(sys.argv[1], "a"), int(sys.argv[2])
 take, update = TrainStep.run, TrainStep._update
 account = os.path.join(os.environ["SAGEMAKER_BASE_DIR"], "checkpoints", "account.json")
 gradient = []
-def told():
+def has_timing():
     parts = json.load(open(account))["parts"]
     return all(parts.get(name) for name in ("forward", "backward", "update"))
 def updated(self):
@@ -38,7 +38,7 @@ def updated(self):
 def taken(self, batches, step, *rest):
     loss = take(self, batches, step, *rest)
     print(json.dumps([step, float(loss), gradient.pop()]), file=record, flush=True)
-    if 0 <= last <= step and told():
+    if 0 <= last <= step and has_timing():
         os.kill(os.getpid(), signal.SIGKILL)
     return loss
 TrainStep.run, TrainStep._update = taken, updated
@@ -101,22 +101,22 @@ def laid_out(
 
 def start(workdir: Path, folder: JobFolder, last_step: int = -1) -> FinishedJob:
     """One start of the job, killed within step `last_step` if given."""
-    done = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-c", JOB, str(workdir / "record.jsonl"), str(last_step)],
         env={**ENVIRONMENT, "PATH": "", "SAGEMAKER_BASE_DIR": str(folder.root)},
         capture_output=True, text=True, check=False, cwd=ROOT,
     )  # fmt: skip
-    return FinishedJob(done.returncode, done.stdout + done.stderr, folder)
+    return FinishedJob(completed.returncode, completed.stdout + completed.stderr, folder)
 
 
 def read(workdir: Path) -> dict[str, Any]:
     """The data as found by the library's reader."""
     command = [sys.executable, "-c", READER, str(workdir / "tensors")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    line = next(line for line in done.stdout.splitlines() if line.startswith("FOUND "))
-    found: dict[str, Any] = json.loads(line.removeprefix("FOUND "))
-    return found
+    completed = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert completed.returncode == 0, completed.stderr
+    line = next(line for line in completed.stdout.splitlines() if line.startswith("FOUND "))
+    tensors: dict[str, Any] = json.loads(line.removeprefix("FOUND "))
+    return tensors
 
 
 @pytest.mark.slow
@@ -140,25 +140,25 @@ def test_debugger_reads_every_step_of_a_twice_killed_job(
     assert len(lines) > steps
     loop = {step: (loss, gradient) for step, loss, gradient in lines}
     assert {step: loop[step][0] for step, _, _ in lines} == {step: loss for step, loss, _ in lines}
-    found = read(tmp_path)
-    assert found["train"] == list(range(0, steps, 2))
-    assert found["eval"] == list(range(EPOCHS))
+    tensors = read(tmp_path)
+    assert tensors["train"] == list(range(0, steps, 2))
+    assert tensors["eval"] == list(range(EPOCHS))
     # A single list over both starts without duplicate numbers: an evaluation separates two epochs.
-    assert found["steps"] == sorted({step + step // STEPS_PER_EPOCH for step in range(0, steps, 2)}
+    assert tensors["steps"] == sorted({step + step // STEPS_PER_EPOCH for step in range(0, steps, 2)}
                                     | {(epoch + 1) * STEPS_PER_EPOCH + epoch for epoch in range(EPOCHS)})  # fmt: skip
-    assert found["losses"] == {str(step): loop[step][0] for step in range(0, steps, 2)}
+    assert tensors["losses"] == {str(step): loop[step][0] for step in range(0, steps, 2)}
     expected = {str(step): pytest.approx(loop[step][1], rel=1e-4, abs=1e-6) for step in range(0, steps, 2)}
-    assert found["gradients"] == expected
+    assert tensors["gradients"] == expected
     history = [row["validation:loss"] for row in job.metrics()["job"]["history"]]
-    assert found["validation"] == pytest.approx(history)
-    assert set(found["outputs"]) == {4}
-    assert "ResNet_fc.weight" in found["weights"]
-    assert found["seen"] == len(found["steps"])
+    assert tensors["validation"] == pytest.approx(history)
+    assert set(tensors["outputs"]) == {4}
+    assert "ResNet_fc.weight" in tensors["weights"]
+    assert tensors["seen"] == len(tensors["steps"])
     without = JobFolder(tmp_path / "without")
     shutil.copytree(folder.root / "input", without.root / "input", symlinks=True)
     (without.root / "input" / "config" / "debughookconfig.json").unlink()
     assert succeeded(run_request(without)).weights() == job.weights()
-    assert found["ended"]
+    assert tensors["ended"]
 
 
 @pytest.mark.slow

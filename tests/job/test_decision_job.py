@@ -20,11 +20,11 @@ def test_handler_applies_validation_threshold(tmp_path: Path, artifact: Path) ->
     job = succeeded(run_training(tmp_path, {"train": tmp_path / "train", "model": artifact}, options))
     limits = job.artifact()["thresholds"]
     assert sum(limits) == 1
-    told = job.metrics()["decision"]
-    assert told["target"] == "recall 0.9"
+    decision = job.metrics()["decision"]
+    assert decision["target"] == "recall 0.9"
     labels = job.artifact()["labels"]
-    assert told["validation"][labels[1]]["recall"] >= 0.9
-    assert list(told["thresholds"].values()) == limits
+    assert decision["validation"][labels[1]]["recall"] >= 0.9
+    assert list(decision["thresholds"].values()) == limits
     rows = job.predictions()
     for row in rows:
         above = float(row[f"probability:{labels[1]}"]) > limits[1]
@@ -34,8 +34,8 @@ def test_handler_applies_validation_threshold(tmp_path: Path, artifact: Path) ->
     path.write_text(json.dumps(content | {"thresholds": [0.0, 1.0]}), "utf-8")
     handler = load_handler(job.folder.model)
     model = handler.model_fn(str(job.folder.model))
-    picture = next((tmp_path / "train" / labels[1]).iterdir()).read_bytes()
-    answer = handler.predict_fn(handler.input_fn(picture, "application/x-image"), model)
+    image = next((tmp_path / "train" / labels[1]).iterdir()).read_bytes()
+    answer = handler.predict_fn(handler.input_fn(image, "application/x-image"), model)
     assert answer.records[0]["predicted_label"] == labels[0]
 
 

@@ -50,7 +50,11 @@ def test_report_of_diverged_job_names_the_cause(tmp_path: Path, images: Path, ar
     # Batches of four give 15 steps per epoch, fewer than it takes until the weights are infinite.
     options = {**HOPELESS, "rules": "ExplodingTensor", "rule_action": action, "checkpoint_interval_steps": "5"}
     report = explained(run_training(tmp_path, {"train": images, "model": artifact}, options))
-    assert [one["rule"] for one in report["findings"] if one["grave"]] in (["Diverged"], ["ExplodingTensor"])
+    severe = [finding["rule"] for finding in report["findings"] if finding["grave"]]
+    assert severe in (
+        ["Diverged"],
+        ["ExplodingTensor"],
+    )
     assert report["not_finite"]
 
 
@@ -67,5 +71,5 @@ def test_diverged_job_stopped_by_rule_exports_nothing(tmp_path: Path, images: Pa
     options = {**HOPELESS, "rules": "WeightUpdateRatio:large_threshold=5", "rule_action": "stop"}
     report = explained(run_training(tmp_path, {"train": images, "model": artifact}, options))
     assert report["parts"] == {}
-    assert [one["rule"] for one in report["findings"]] == ["WeightUpdateRatio"]
+    assert [finding["rule"] for finding in report["findings"]] == ["WeightUpdateRatio"]
     assert "15 of 15 records are not finite" in report["failure"]

@@ -36,8 +36,8 @@ def test_classes_are_those_of_the_model(tmp_path: Path, artifact: Path) -> None:
 
 
 def test_evaluation_accepts_a_single_class(tmp_path: Path, artifact: Path) -> None:
-    one = write_images(tmp_path / "one", 3, first=300, names=("red",))
-    job = succeeded(run_training(tmp_path / "job", {"test": one, "model": artifact}, EVALUATE))
+    single_class = write_images(tmp_path / "one", 3, first=300, names=("red",))
+    job = succeeded(run_training(tmp_path / "job", {"test": single_class, "model": artifact}, EVALUATE))
     assert job.metrics()["test"]["records"] == 3
 
 

@@ -27,13 +27,17 @@ def test_forgetting_with_same_classes(tmp_path: Path, images: Path, holdout: Pat
     )
     as_given = succeeded(run_training(tmp_path / "as-given", channels, {"strategy": "evaluate"}))
     metrics = job.metrics()
-    found = metrics["forgetting"]
-    assert found["before"] == as_given.metrics()["validation"]["accuracy"]
-    assert found["after"] == metrics["validation"]["accuracy"]
-    assert (found["part"], found["records"], found["classes"]) == ("validation", 72, ["blue", "green", "red"])
+    forgetting = metrics["forgetting"]
+    assert forgetting["before"] == as_given.metrics()["validation"]["accuracy"]
+    assert forgetting["after"] == metrics["validation"]["accuracy"]
+    assert (forgetting["part"], forgetting["records"], forgetting["classes"]) == (
+        "validation",
+        72,
+        ["blue", "green", "red"],
+    )
     assert "forgetting" not in as_given.metrics()
     report = json.loads((job.folder.output_data / "report.json").read_text("utf-8"))
-    assert report["forgetting"] == found
+    assert report["forgetting"] == forgetting
     assert "<h3>Forgetting</h3>" in (job.folder.output_data / "report.html").read_text("utf-8")
 
 
@@ -45,12 +49,12 @@ def test_forgetting_with_shared_classes_uses_the_original_head(
     options = {**SHORT, "strategy": strategy}
     if strategy == "full":
         options |= {"learning_rate": "1", "optimizer": "sgd", "warmup_fraction": "0"}
-    found = succeeded(run_training(tmp_path, channels, options)).metrics()["forgetting"]
-    assert found["classes"] == ["blue", "green"]
-    assert found["records"] == 16
-    assert found["before"] > 0.4
+    forgetting = succeeded(run_training(tmp_path, channels, options)).metrics()["forgetting"]
+    assert forgetting["classes"] == ["blue", "green"]
+    assert forgetting["records"] == 16
+    assert forgetting["before"] > 0.4
     # Frozen layers forget nothing; layers trained with steps of this size do.
-    assert (found["after"] == found["before"]) == (strategy == "feature_extraction")
+    assert (forgetting["after"] == forgetting["before"]) == (strategy == "feature_extraction")
 
 
 def test_no_forgetting_without_shared_classes(tmp_path: Path, two_colours: Path, artifact: Path) -> None:

@@ -25,9 +25,9 @@ def test_class_and_file_names_that_look_like_metrics_are_not_found_in_the_log(tm
     job = succeeded(run_training(tmp_path, {"train": tmp_path / "train", "model": artifact}, options))
     rows = job.metrics()["job"]["history"]
     assert job.accuracies() == [pytest.approx(row["validation:accuracy"], abs=1e-6) for row in rows]
-    told = [line for line in job.log.split("\n") if "validation:accuracy=" in line]
-    assert all(re.match(r"epoch=[0-9]+; |final; ", line) for line in told)
-    assert all(re.fullmatch(r"(epoch=1|final);( [a-z_0-9:]+=[0-9.]+;)+", line) for line in told)
+    metric_lines = [line for line in job.log.split("\n") if "validation:accuracy=" in line]
+    assert all(re.match(r"epoch=[0-9]+; |final; ", line) for line in metric_lines)
+    assert all(re.fullmatch(r"(epoch=1|final);( [a-z_0-9:]+=[0-9.]+;)+", line) for line in metric_lines)
     assert all(line.isprintable() for line in job.log.split("\n"))
     assert "accuracy=0.888888;" not in [line.strip() for line in job.log.split("\n")]
     page = (job.folder.output_data / "report.html").read_text("utf-8")

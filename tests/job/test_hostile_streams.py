@@ -43,12 +43,12 @@ def test_endless_recordio_record_is_refused_with_position(tmp_path: Path, monkey
 
 @pytest.mark.parametrize(("allowed", "code"), [("0", 1), ("1", 0)])
 def test_deeply_nested_attribute_is_a_bad_record(tmp_path: Path, allowed: str, code: int) -> None:
-    found = image_objects(8)
-    labels = [name.encode() for name, _ in found]
+    objects = image_objects(8)
+    labels = [name.encode() for name, _ in objects]
     labels[3] = b"[" * 100_000
-    stream = b"".join(recordio(content) + recordio(label) for (_, content), label in zip(found, labels, strict=True))
+    stream = b"".join(recordio(content) + recordio(label) for (_, content), label in zip(objects, labels, strict=True))
     options = {**IMAGES, "attribute_names": "source-ref,class", "max_bad_records": allowed}
-    options |= {"class_names": ",".join(NAMES), "num_training_samples": str(len(found)), "validation_fraction": "0"}
+    options |= {"class_names": ",".join(NAMES), "num_training_samples": str(len(objects)), "validation_fraction": "0"}
     job = run(tmp_path, stream, "application/x-recordio", options)
     assert job.exit_code == code, job.log
     assert "nested too deeply" in (job.log if code == 0 else job.failure)

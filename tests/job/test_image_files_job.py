@@ -23,9 +23,9 @@ def test_every_format_is_read_and_left_out_files_are_warned_of_and_reported(tmp_
         for colour in COLORS:
             (folder / colour / name).write_bytes(encode_image(make_image(colour, 40 + number), kind))
     (folder / "red" / "g.heic").write_bytes(b"\0\0\0\x18ftypheic")
-    for place in ("@eaDir/1.png", "red/@eaDir/1.png"):
-        (folder / place).mkdir(parents=True)
-        (folder / place / "SYNOPHOTO_THUMB_M.jpg").write_bytes(encode_image(make_image("blue", 1), "JPEG"))
+    for location in ("@eaDir/1.png", "red/@eaDir/1.png"):
+        (folder / location).mkdir(parents=True)
+        (folder / location / "SYNOPHOTO_THUMB_M.jpg").write_bytes(encode_image(make_image("blue", 1), "JPEG"))
     channels = {"train": folder, "validation": folder, "model": artifact}
     job = succeeded(run_training(tmp_path / "job", channels, QUICK))
     assert job.artifact()["labels"] == list(COLORS)
@@ -63,8 +63,8 @@ def test_an_archive_of_images_with_dots_in_their_names_trains_as_its_folders_do(
     with tarfile.open(packed / "images.tar.gz", "w:gz") as archive:
         archive.add(folder, "dataset")
     jobs = [
-        succeeded(run_training(tmp_path / f"{place.name}-job", {"train": place, "model": artifact}, QUICK))
-        for place in (folder, packed)
+        succeeded(run_training(tmp_path / f"{location.name}-job", {"train": location, "model": artifact}, QUICK))
+        for location in (folder, packed)
     ]
     assert [job.artifact()["labels"] for job in jobs] == [list(COLORS)] * 2
     assert "records   train 9, validation 3" in jobs[1].log

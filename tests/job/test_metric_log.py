@@ -40,14 +40,14 @@ def test_every_metric_definition_matches(
     history = metrics["job"]["history"]
     defined = json.loads(DOCUMENT.read_text("utf-8"))["metric_definitions"]
     for metric, entry in zip(METRICS, defined, strict=True):
-        found = [float(value) for value in re.findall(entry["Regex"], log)]
+        values = [float(value) for value in re.findall(entry["Regex"], log)]
         if metric.multi_label:
-            assert found == []
+            assert values == []
             continue
         epochs = [round(row[metric.name], 6) for row in history] if metric.every_epoch else []
-        assert found[: len(epochs)] == epochs
+        assert values[: len(epochs)] == epochs
         # The final metrics are those of the exported weights: training data is not re-evaluated, and there is no test
         # channel.
-        assert len(found) - len(epochs) == (1 if metric.name.startswith("validation") else 0)
+        assert len(values) - len(epochs) == (1 if metric.name.startswith("validation") else 0)
     for name in ("loss", "accuracy"):
         assert re.findall(rf"validation:{name}=(\S+);", log)[-1] == f"{metrics['validation'][name]:.6f}"

@@ -69,11 +69,11 @@ def test_image_processor_settings_match_the_pipeline(fields: dict[str, object], 
     # Pixels of 0 to 255 give larger logits, with larger rounding errors.
     bound = BOUND if fields.get("do_rescale", True) else 1e-4
     assert compare(Case("vit", "images"), tmp_path, switch).difference <= bound
-    given, exported = (
+    source, exported = (
         json.loads((folder / "preprocessor_config.json").read_text())
         for folder in (tmp_path / "model", tmp_path / "job" / "opt-ml" / "model")
     )
-    assert {name: exported[name] for name in given} == given
+    assert {name: exported[name] for name in source} == source
 
 
 def test_roberta_padding_matches_the_pipeline(tmp_path: Path) -> None:

@@ -25,30 +25,30 @@ SEVERAL |= {"disjoint": "amber,violet", "overlapping": "amber,blue,violet"}
 
 def write_classes(folder: Path, names: list[str], per_class: int = 6) -> Path:
     """Write one folder per class; classes that the model does not know reuse images of a known one."""
-    shown = list(COLORS)
+    names = list(COLORS)
     for index, name in enumerate(names):
         (folder / name).mkdir(parents=True)
         for number in range(per_class):
-            colour = name if name in COLORS else shown[index % 3]
+            colour = name if name in COLORS else names[index % 3]
             image = encode_image(make_image(colour, 400 + number + 50 * index))
             (folder / name / f"{number}.png").write_bytes(image)
     return folder
 
 
-def assert_right(job: FinishedJob, names: list[str], known: list[str]) -> None:
+def assert_right(job: FinishedJob, names: list[str], earlier_names: list[str]) -> None:
     """The model has the classes of the data, and forgetting is measured on the classes that it knew."""
     succeeded(job)
     assert job.artifact()["labels"] == names
     assert job.metrics()["job"]["finished"]
     assert "was skipped" not in job.log
-    if not known:
+    if not earlier_names:
         assert "forgetting" not in job.metrics()
         return
-    found = job.metrics()["forgetting"]
-    assert found["classes"] == known
+    forgetting = job.metrics()["forgetting"]
+    assert forgetting["classes"] == earlier_names
     rows = job.predictions()
-    assert found["records"] == sum(row["label"] in known for row in rows)
-    assert 0 <= found["after"] <= 1
+    assert forgetting["records"] == sum(row["label"] in earlier_names for row in rows)
+    assert 0 <= forgetting["after"] <= 1
 
 
 @pytest.mark.parametrize("strategy", ["feature_extraction", "partial", "full", "gradual"])
@@ -168,5 +168,5 @@ def test_forgetting_counts_records_of_original_classes(tmp_path: Path, artifact:
     data = write_classes(tmp_path / "data", names, 4)
     channels = {"train": data, "validation": data, "model": shrunk}
     job = succeeded(run_training(tmp_path / "job", channels, {**SHORT, "strategy": "feature_extraction"}))
-    found = job.metrics()["forgetting"]
-    assert (found["records"], found["before"], found["after"]) == (12, 4 / 12, 4 / 12)
+    forgetting = job.metrics()["forgetting"]
+    assert (forgetting["records"], forgetting["before"], forgetting["after"]) == (12, 4 / 12, 4 / 12)

@@ -80,8 +80,8 @@ def test_objective_is_checked_before_data_is_read(tmp_path: Path) -> None:
 
 
 def test_objective_undefined_for_the_records_is_refused(tmp_path: Path, holdout: Path, artifact: Path) -> None:
-    one = write_images(tmp_path / "validation", 2, names=("red",))
-    channels = {"train": holdout, "validation": one, "model": artifact}
+    single_class = write_images(tmp_path / "validation", 2, names=("red",))
+    channels = {"train": holdout, "validation": single_class, "model": artifact}
     job = run_training(tmp_path / "job", channels, {"_tuning_objective_metric": "validation:auc"})
     assert job.exit_code == 1
     assert job.failure.startswith("_tuning_objective_metric=validation:auc is not defined by the validation records")
@@ -102,14 +102,14 @@ def test_last_logged_values_are_those_of_exported_weights(tmp_path: Path, holdou
     options |= {"epochs": "5", "early_stopping_patience": "2", "learning_rate": "0.3", "optimizer": "sgd"}
     job = succeeded(run_training(tmp_path / "job", {"train": holdout, "validation": holdout}, options))
     metrics = job.metrics()
-    done, best = metrics["job"]["epochs"], metrics["job"]["best_epoch"]
+    epochs, best = metrics["job"]["epochs"], metrics["job"]["best_epoch"]
     row = metrics["job"]["history"][best - 1]
     for name in ("loss", "accuracy"):
         values = re.findall(rf"validation:{name}=([0-9]+\.[0-9]{{6}});", job.log)
-        assert len(values) == done + 1
+        assert len(values) == epochs + 1
         assert values[-1] == f"{metrics['validation'][name]:.6f}"
         assert float(values[-1]) == pytest.approx(row[f"validation:{name}"], rel=1e-4)
     assert (metrics["job"]["exported_weights"], metrics["job"]["exported_epoch"]) == ("best epoch", best)
-    assert f"Exported weights: epoch {best} of {done}, the best on validation." in job.log
+    assert f"Exported weights: epoch {best} of {epochs}, the best on validation." in job.log
     exported = json.loads((job.folder.model / "metrics.json").read_text("utf-8"))
     assert exported["validation"]["loss"] == metrics["validation"]["loss"]

@@ -29,10 +29,10 @@ PARTS = (
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint after one and a half epochs, with a pending sample of the rules."""
-    lesson = TinyTraining(SPEC, stop_after=9)
-    assert not lesson.fit()
+    run = TinyTraining(SPEC, stop_after=9)
+    assert not run.fit()
     folder = tmp_path_factory.mktemp("written")
-    CheckpointStore(folder).write(take_snapshot(lesson.state.parts()), CheckpointInfo(9, "interruption", OURS))
+    CheckpointStore(folder).write(take_snapshot(run.state.parts()), CheckpointInfo(9, "interruption", OURS))
     (checkpoint,) = folder.iterdir()
     assert {file.stem for file in checkpoint.iterdir()} == set(PARTS)
     return folder
@@ -51,16 +51,16 @@ def test_modified_checkpoint_is_refused_or_resumed(written: Path, scratch: Path,
     shutil.copytree(written, scratch)
     (checkpoint,) = scratch.iterdir()
     apply_mutation(checkpoint, f"{part}.json", mutation)
-    lesson = TinyTraining(SPEC)
+    run = TinyTraining(SPEC)
     try:
-        resumed = resume_from(CheckpointStore(scratch).restore(), SPEC.checkpoint, OURS, lesson.state)
+        resumed = resume_from(CheckpointStore(scratch).restore(), SPEC.checkpoint, OURS, run.state)
     except UserError as error:
         assert "resume=never" in str(error)
         event("refused")
         return
     event("taken up" if resumed else "passed over")
-    lesson.fit()
-    lesson.rules.end(lesson.state)
+    run.fit()
+    run.rules.end(run.state)
 
 
 Change = Callable[[dict[str, Any]], None]
@@ -102,9 +102,9 @@ def holds(part: str, name: str, value: object) -> Change:
     ],
 )
 def test_difference_is_named(change: Change, text: str, tmp_path: Path) -> None:
-    lesson = TinyTraining(SPEC, stop_after=9)
-    lesson.fit()
-    parts = lesson.saved()
+    run = TinyTraining(SPEC, stop_after=9)
+    run.fit()
+    parts = run.saved()
     change(parts)
     with pytest.raises(ValueError, match=r".") as caught:
         TinyTraining(SPEC).load(parts)
@@ -118,7 +118,7 @@ def test_moments_of_every_optimizer_are_resumed(optimizer: str, momentum: str) -
     if optimizer == "nag" and momentum == "0":
         return
     spec = request(optimizer=optimizer, **wish)
-    lesson, other = TinyTraining(spec, stop_after=2), TinyTraining(spec)
-    lesson.fit()
-    other.load(lesson.saved())
-    assert other.saved()["optimizer"].keys() == lesson.saved()["optimizer"].keys()
+    run, other = TinyTraining(spec, stop_after=2), TinyTraining(spec)
+    run.fit()
+    other.load(run.saved())
+    assert other.saved()["optimizer"].keys() == run.saved()["optimizer"].keys()

@@ -67,8 +67,8 @@ def test_predictions_that_are_not_finite_fail_the_export_check(
     tmp_path: Path, holdout: Path, artifact: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(backbone: Backbone, source: Source, how: InferenceContext, task: Task) -> Predictions | None:
-        found = predict(backbone, source, how, task)
-        return found and replace(found, probabilities=np.full_like(found.probabilities, np.nan))
+        predictions = predict(backbone, source, how, task)
+        return predictions and replace(predictions, probabilities=np.full_like(predictions.probabilities, np.nan))
 
     monkeypatch.setattr(export_check, "predict", broken)
     job = run_training(tmp_path / "job", {"train": holdout, "model": artifact}, HEAD)
@@ -107,11 +107,11 @@ def test_evaluated_model_keeps_length_and_thresholds(tmp_path: Path) -> None:
     table = pairs(tmp_path / "table", 40)
     options = {**TEXTS, "target_recall": "0.9"}
     first = succeeded(texts(tmp_path / "first", {"train": table}, **options))
-    again = succeeded(
+    second_job = succeeded(
         run_training(tmp_path / "again", {"test": table, "model": first.folder.model}, {"strategy": "evaluate"})
     )
     for name in ("thresholds", "preprocessing"):
-        assert again.artifact()[name] == first.artifact()[name]
+        assert second_job.artifact()[name] == first.artifact()[name]
     assert first.artifact()["preprocessing"]["max_length"] == 16
 
 

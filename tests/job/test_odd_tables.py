@@ -44,9 +44,9 @@ def test_header_with_text_first_is_recognized(tmp_path: Path, artifact: Path) ->
 
 
 def test_repeated_header_is_reported(tmp_path: Path, artifact: Path) -> None:
-    ended = succeeded(job(tmp_path, artifact, f"label,text\n{CSV}label,text\n{CSV}"))
-    assert ended.artifact()["labels"] == ["cat", "dog"]
-    assert "skipped repeated headers on lines 26" in ended.log
+    result = succeeded(job(tmp_path, artifact, f"label,text\n{CSV}label,text\n{CSV}"))
+    assert result.artifact()["labels"] == ["cat", "dog"]
+    assert "skipped repeated headers on lines 26" in result.log
 
 
 def test_semicolon_tables_with_commas_in_texts(tmp_path: Path, artifact: Path) -> None:
@@ -56,32 +56,32 @@ def test_semicolon_tables_with_commas_in_texts(tmp_path: Path, artifact: Path) -
 
 def test_missing_label_is_not_class_nan(tmp_path: Path, artifact: Path) -> None:
     rows = "".join(f'{float(label == "cat")},"{text}"\n' for label, text in ROWS) + "nan,some text\n"
-    ended = job(tmp_path, artifact, f"label,text\n{rows}")
-    assert ended.exit_code == 1
-    assert "the label is missing ('nan'; if this is a class name, list all classes in class_names)" in ended.failure
+    result = job(tmp_path, artifact, f"label,text\n{rows}")
+    assert result.exit_code == 1
+    assert "the label is missing ('nan'; if this is a class name, list all classes in class_names)" in result.failure
 
 
 def test_class_none_in_class_names_is_a_class(tmp_path: Path, artifact: Path) -> None:
     content = f"label,text\n{CSV}".replace("dog", "None")
     assert job(tmp_path, artifact, content).exit_code == 1
     (tmp_path / "again").mkdir()
-    ended = succeeded(job(tmp_path / "again", artifact, content, class_names="cat,None"))
-    assert ended.artifact()["labels"] == ["cat", "None"]
+    result = succeeded(job(tmp_path / "again", artifact, content, class_names="cat,None"))
+    assert result.artifact()["labels"] == ["cat", "None"]
 
 
 def test_joint_labels_without_multi_label_are_reported(tmp_path: Path, artifact: Path) -> None:
     content = f"label,text\n{CSV}" + "cat|dog,both of them\ncat|dog,both again\ndog|cat,the other way\n"
-    ended = succeeded(job(tmp_path, artifact, content))
-    assert "consist of other class names, separated by '|'; set multi_label=true" in ended.log
+    result = succeeded(job(tmp_path, artifact, content))
+    assert "consist of other class names, separated by '|'; set multi_label=true" in result.log
 
 
 def test_other_label_separator_is_refused(tmp_path: Path, artifact: Path) -> None:
     content = f"label,text\n{CSV}" + '"cat, dog",both of them\n"cat, dog",both again\n'
-    ended = job(tmp_path, artifact, content, multi_label="true")
-    assert ended.exit_code == 1
+    result = job(tmp_path, artifact, content, multi_label="true")
+    assert result.exit_code == 1
     assert (
         "'cat, dog' contain other class names, separated by ','; separate the classes of a record by '|'"
-        in ended.failure
+        in result.failure
     )
 
 
@@ -109,21 +109,21 @@ def piped(workdir: Path, artifact: Path, content: str, content_type: str = "text
 
 
 def test_streamed_header_with_unusual_names_is_recognized(tmp_path: Path, artifact: Path) -> None:
-    ended = succeeded(piped(tmp_path, artifact, f"library,docstring\n{CSV}"))
-    assert ended.artifact()["labels"] == ["cat", "dog"]
+    result = succeeded(piped(tmp_path, artifact, f"library,docstring\n{CSV}"))
+    assert result.artifact()["labels"] == ["cat", "dog"]
 
 
 def test_other_label_separator_in_stream_is_refused(tmp_path: Path, artifact: Path) -> None:
     content = f"label,text\n{CSV}" + '"cat, dog",both of them\n"cat, dog",both again\n'
-    ended = piped(tmp_path, artifact, content, multi_label="true")
-    assert ended.exit_code == 1
-    assert "separate the classes of a record by '|'" in ended.failure
+    result = piped(tmp_path, artifact, content, multi_label="true")
+    assert result.exit_code == 1
+    assert "separate the classes of a record by '|'" in result.failure
 
 
 def test_class_none_in_class_names_of_stream_is_a_class(tmp_path: Path, artifact: Path) -> None:
     content = f"label,text\n{CSV}".replace("dog", "None")
-    ended = succeeded(piped(tmp_path, artifact, content, class_names="['cat', 'None']"))
-    assert ended.artifact()["labels"] == ["cat", "None"]
+    result = succeeded(piped(tmp_path, artifact, content, class_names="['cat', 'None']"))
+    assert result.artifact()["labels"] == ["cat", "None"]
 
 
 def test_streamed_blazingtext_lines_are_parsed(tmp_path: Path, artifact: Path) -> None:
@@ -132,11 +132,11 @@ def test_streamed_blazingtext_lines_are_parsed(tmp_path: Path, artifact: Path) -
 
 
 def test_content_type_without_header_keeps_first_row(tmp_path: Path, artifact: Path) -> None:
-    ended = piped(tmp_path, artifact, f"bird,chirping\n{CSV}", "text/csv; label_size=1")
-    assert succeeded(ended).artifact()["labels"] == ["bird", "cat", "dog"]
+    result = piped(tmp_path, artifact, f"bird,chirping\n{CSV}", "text/csv; label_size=1")
+    assert succeeded(result).artifact()["labels"] == ["bird", "cat", "dog"]
 
 
 def test_header_despite_content_type_is_refused(tmp_path: Path, artifact: Path) -> None:
-    ended = piped(tmp_path, artifact, f"label,text\n{CSV}", "text/csv;label_size=1")
-    assert ended.exit_code == 1
-    assert "contains column names ('label', 'text') instead of a record; remove it" in ended.failure
+    result = piped(tmp_path, artifact, f"label,text\n{CSV}", "text/csv;label_size=1")
+    assert result.exit_code == 1
+    assert "contains column names ('label', 'text') instead of a record; remove it" in result.failure

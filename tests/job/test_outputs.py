@@ -14,36 +14,36 @@ from tests.support.training_setup import TinyTraining, request
 
 
 def test_last_epoch_is_exported_and_better_one_is_named() -> None:
-    lesson = TinyTraining(request())
-    assert lesson.fit()
-    lesson.state.best.epoch, lesson.state.best.score = 0, 0.75
-    assert exported_weights(lesson.state) == {"exported_weights": "last epoch", "exported_epoch": 3}
-    line = exported_line(lesson.state)
+    run = TinyTraining(request())
+    assert run.fit()
+    run.state.best.epoch, run.state.best.score = 0, 0.75
+    assert exported_weights(run.state) == {"exported_weights": "last epoch", "exported_epoch": 3}
+    line = exported_line(run.state)
     assert line.startswith("Exported weights: epoch 3 of 3, the last. Its accuracy on validation is ")
     assert line.endswith("the best is 0.7500, of epoch 1: early_stopping_patience exports the best epoch.")
-    lesson.state.best.epoch = 2
-    assert exported_line(lesson.state) == "Exported weights: epoch 3 of 3, the last."
+    run.state.best.epoch = 2
+    assert exported_line(run.state) == "Exported weights: epoch 3 of 3, the last."
 
 
 def test_job_stopped_within_epoch_exports_last_step() -> None:
-    lesson = TinyTraining(request(), stop_after=8)
-    assert not lesson.fit()
-    assert exported_weights(lesson.state) == {"exported_weights": "last step", "exported_epoch": None}
-    assert exported_line(lesson.state) == "Exported weights: step 8, within epoch 2; not evaluated."
+    run = TinyTraining(request(), stop_after=8)
+    assert not run.fit()
+    assert exported_weights(run.state) == {"exported_weights": "last step", "exported_epoch": None}
+    assert exported_line(run.state) == "Exported weights: step 8, within epoch 2; not evaluated."
 
 
 def test_best_epoch_is_exported_with_early_stopping() -> None:
-    lesson = TinyTraining(request(early_stopping_patience="5"))
-    assert lesson.fit()
-    best = lesson.state.best.epoch + 1
-    assert exported_weights(lesson.state) == {"exported_weights": "best epoch", "exported_epoch": best}
+    run = TinyTraining(request(early_stopping_patience="5"))
+    assert run.fit()
+    best = run.state.best.epoch + 1
+    assert exported_weights(run.state) == {"exported_weights": "best epoch", "exported_epoch": best}
 
 
 def test_stopped_job_logs_metrics_of_exported_best_epoch() -> None:
-    lesson = TinyTraining(request(early_stopping_patience="5"), stop_after=15)
-    assert not lesson.fit()
-    best, rows = lesson.state.best, lesson.state.history.rows
-    line = final_line(metrics_of_best_epoch(lesson.state))
+    run = TinyTraining(request(early_stopping_patience="5"), stop_after=15)
+    assert not run.fit()
+    best, rows = run.state.best, run.state.history.rows
+    line = final_line(metrics_of_best_epoch(run.state))
     assert line.startswith(f"final; validation:loss={best.loss:.6f}; validation:accuracy={best.accuracy:.6f};")
     assert best.loss == rows[best.epoch]["validation:loss"]
     assert metrics_of_best_epoch(TinyTraining(request()).state) == {}
@@ -56,4 +56,4 @@ def test_failed_write_keeps_previous_file_and_frees_space(tmp_path: Path) -> Non
         file.write("half of it")
         raise OSError(errno.ENOSPC, "No space left on device")
     assert caught.value.filename == str(path)
-    assert [(one.name, one.read_text("utf-8")) for one in tmp_path.iterdir()] == [("metrics.json", "before")]
+    assert [(file.name, file.read_text("utf-8")) for file in tmp_path.iterdir()] == [("metrics.json", "before")]

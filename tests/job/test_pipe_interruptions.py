@@ -24,7 +24,7 @@ from tests.support.tiny_transformers import write_folder
 from tests.support.whole_jobs import TRAIN
 
 STEPS = {"epochs": "3", "batch_size": "4", "shuffle_buffer": "7", "checkpoint_interval_steps": "1"}
-PICTURES = {
+IMAGE_HYPERPARAMETERS = {
     **STEPS,
     "model_name": "resnet18",
     "strategy": "from_scratch",
@@ -77,7 +77,7 @@ def test_stop_while_pipe_is_silent(tmp_path: Path) -> None:
         pipe=channel.pipe,
         feeder_options=FeederOptions(delay_seconds=600),
     )
-    job = TrainingJob(piped_request((late,), PICTURES, checkpoints=True), TRAIN, Storage(tmp_path / "s3"))
+    job = TrainingJob(piped_request((late,), IMAGE_HYPERPARAMETERS, checkpoints=True), TRAIN, Storage(tmp_path / "s3"))
     result = run_job(job, tmp_path / "opt-ml", Interruption(Moment(0.5, "^Plan"), "stop"))
     assert (result.status, result.exit_code) == ("Stopped", 0), result.log_text()
     assert "Stopped before the first step" in result.log_text()

@@ -71,7 +71,7 @@ def assert_files_teach_the_same(
     ours, theirs = piped.metrics(), job.metrics()
     assert ours["job"]["steps"] == theirs["job"]["steps"]
     assert ours["validation"]["records"] == theirs["validation"]["records"]
-    accuracies = [one["validation"]["accuracy"] for one in (ours, theirs)]
+    accuracies = [metrics["validation"]["accuracy"] for metrics in (ours, theirs)]
     sys.stdout.write(f"accuracy from pipes {accuracies[0]:.3f}, from files {accuracies[1]:.3f}\n")
     assert abs(accuracies[0] - accuracies[1]) < MARGIN
 
@@ -250,9 +250,9 @@ def test_time_of_first_batch_is_logged_once(tmp_path: Path) -> None:
     before = process_age()
     options = {**FROM_SCRATCH, **CLASSES, "num_training_samples": "12", "validation_fraction": "0"}
     job = succeeded(train_from_pipes(tmp_path, (augmented_manifest(tmp_path / "train", 4),), options))
-    told = re.findall(r"^first batch trained (\S+) s after the start of the process$", job.log, re.MULTILINE)
-    assert len(told) == 1
-    assert round(before, 1) <= float(told[0]) <= round(process_age(), 1)
+    seconds = re.findall(r"^first batch trained (\S+) s after the start of the process$", job.log, re.MULTILINE)
+    assert len(seconds) == 1
+    assert round(before, 1) <= float(seconds[0]) <= round(process_age(), 1)
     assert job.log.index("first batch trained") < job.log.index("epoch=1;")
 
 

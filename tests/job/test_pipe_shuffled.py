@@ -20,7 +20,7 @@ from tests.support.pipes import piped_request, texts
 from tests.support.tiny_transformers import write_folder
 from tests.support.whole_jobs import FinishedJob, run_request, succeeded
 
-WISHES = {
+OPTIONS = {
     "epochs": "3",
     "batch_size": "4",
     "shuffle_buffer": "7",
@@ -64,7 +64,7 @@ def channels(tmp_path_factory: pytest.TempPathFactory) -> tuple[Channel, ...]:
 
 def start(workdir: Path, channels: tuple[Channel, ...], checkpoints: Path | None = None, stop_at: int = 0) -> Started:
     """Start on a new machine, optionally with checkpoints, and optionally stopped after a step."""
-    request = piped_request(channels, WISHES, checkpoints=True)
+    request = piped_request(channels, OPTIONS, checkpoints=True)
     folder = lay_out(workdir, request)
     if checkpoints is not None:
         shutil.copytree(checkpoints, folder.checkpoints, dirs_exist_ok=True)

@@ -48,14 +48,14 @@ def evaluated(
     rng = np.random.default_rng(seed)
     scores = rng.random((len(targets), len(names)), dtype=np.float32)
     probabilities = scores / scores.sum(axis=1, keepdims=True)
-    found = Predictions(np.arange(len(targets)), np.array(targets), probabilities, 1.0)
+    predictions = Predictions(np.arange(len(targets)), np.array(targets), probabilities, 1.0)
     batches = Batches(LabelMap(names, False), keys or [f"{at}.jpg" for at in range(len(targets))])
-    return EvaluationResult(cast(Any, batches), found)
+    return EvaluationResult(cast(Any, batches), predictions)
 
 
-def written(folder: Path, one: EvaluationResult, metrics: dict[str, object] | None = None) -> list[list[str]]:
+def written(folder: Path, result: EvaluationResult, metrics: dict[str, object] | None = None) -> list[list[str]]:
     write_metrics(folder, metrics or {})
-    write_predictions(folder, {"test": one}, create_task(one.batches.label_map))
+    write_predictions(folder, {"test": result}, create_task(one.batches.label_map))
     with (folder / "test_predictions.csv").open(newline="", encoding="utf-8") as file:
         return list(csv.reader(file))
 
@@ -92,13 +92,13 @@ def test_up_to_200_classes_have_all_probabilities(tmp_path: Path) -> None:
 
 def test_more_classes_have_the_top_ten(tmp_path: Path) -> None:
     names = tuple(f"class {number}" for number in range(201))
-    one = evaluated(names, [3, 5])
-    header, *rows = written(tmp_path, one)
+    result = evaluated(names, [3, 5])
+    header, *rows = written(tmp_path, result)
     assert header[:7] == ["record", "label", "predicted_label", *(
         f"{what}:top_{rank}" for rank in (1, 2) for what in ("label", "probability")
     )]  # fmt: skip
     assert len(header) == 3 + 20
-    for row, probabilities in zip(rows, one.predictions.probabilities, strict=True):
+    for row, probabilities in zip(rows, result.predictions.probabilities, strict=True):
         order = np.argsort(-probabilities, kind="stable")[:10]
         assert row[3::2] == [names[at] for at in order]
         assert row[4::2] == [f"{probabilities[at]:.6f}" for at in order]
@@ -107,13 +107,13 @@ def test_more_classes_have_the_top_ten(tmp_path: Path) -> None:
 
 def test_files_for_thousands_of_classes_are_small(tmp_path: Path) -> None:
     names = tuple(f"class {number:04}" for number in range(3000))
-    one = evaluated(names, [at % 3000 for at in range(2000)])
-    metrics = metrics_of(one, create_task(one.batches.label_map), None)
+    result = evaluated(names, [at % 3000 for at in range(2000)])
+    metrics = metrics_of(result, create_task(result.batches.label_map), None)
     assert "confusion_matrix" not in metrics
     pairs = cast(list[list[Any]], metrics["confusion_pairs"])
     accuracy = cast(float, metrics["accuracy"])
     assert sum(count for _, _, count in pairs) == 2000 - round(2000 * accuracy)
-    written(tmp_path, one, {"test": metrics})
+    written(tmp_path, result, {"test": metrics})
     counts = dict.fromkeys(names, 1)
     report = example() | {"parts": {"test": metrics}, "classes": {"train": counts}, "training_counts": counts}
     report["records"] = {"train": 3000}

@@ -17,42 +17,42 @@ STAYS = [(2.0, 1.0, 0.9), (1.0, 3.0, 0.1), (0.8, 4.0, 0.1), (0.5, 5.0, 0.2), (0.
 
 def observed(course: list[tuple[float, float, float]], **options: str) -> TinyTraining:
     """A training run with these training losses, validation losses and accuracies."""
-    lesson = TinyTraining(request(epochs=str(len(course)), **options))
-    lesson.rules.epoch_begins(lesson.state, lesson.training.plan.phases[0])
+    run = TinyTraining(request(epochs=str(len(course)), **options))
+    run.rules.epoch_begins(run.state, run.training.plan.phases[0])
     rows: list[EpochMetrics] = []
     for epoch, (train, validation, accuracy) in enumerate(course):
         row = {
             "train:loss": train, "train:accuracy": 0.5, "validation:loss": validation, "validation:accuracy": accuracy,
         }  # fmt: skip
-        lesson.state.best.update(row, epoch, lesson.state.weights, 0.0)
+        run.state.best.update(row, epoch, run.state.weights, 0.0)
         rows.append(row)
-        lesson.rules.epoch_done(epoch, row, rows)
-    lesson.state.history.rows[:] = rows
-    return lesson
+        run.rules.epoch_done(epoch, row, rows)
+    run.state.history.rows[:] = rows
+    return run
 
 
 def test_temporary_overfitting_is_resolved(caplog: pytest.LogCaptureFixture) -> None:
-    lesson = observed(RECOVERS)
-    (middle,) = lesson.findings.entries
+    run = observed(RECOVERS)
+    (middle,) = run.findings.entries
     assert (middle["rule"], middle["resolved"]) == ("Overfit", None)
-    saved = lesson.findings.state_dict()
+    saved = run.findings.state_dict()
     with caplog.at_level(logging.INFO):
-        lesson.rules.end(lesson.state)
-    (end,) = lesson.findings.entries
+        run.rules.end(run.state)
+    (end,) = run.findings.entries
     assert end["resolved"] == (
         "no longer holds after epoch 5: training loss 0.3000, validation loss 0.5000, accuracy 90.0%"
     )
     assert f"rule Overfit is resolved: {end['resolved']}" in caplog.messages
     # A job that resumes from its last checkpoint has not reached its end.
     assert saved["found"] == [middle]
-    lesson.findings.load_state_dict({"found": [end], "stopped": False})
-    assert lesson.findings.entries == [end]
+    run.findings.load_state_dict({"found": [end], "stopped": False})
+    assert run.findings.entries == [end]
 
 
 def test_lasting_overfitting_is_reported_with_final_values() -> None:
-    lesson = observed(STAYS)
-    lesson.rules.end(lesson.state)
-    (end,) = lesson.findings.entries
+    run = observed(STAYS)
+    run.rules.end(run.state)
+    (end,) = run.findings.entries
     assert end["resolved"] is None
     assert end["where"] == "epoch 5"
     assert "rose from 1.0000 to 6.0000" in str(end["seen"])
@@ -60,36 +60,36 @@ def test_lasting_overfitting_is_reported_with_final_values() -> None:
 
 
 def test_overfitting_after_the_exported_epoch_is_resolved() -> None:
-    lesson = observed(STAYS, early_stopping_patience="5")
-    lesson.rules.end(lesson.state)
-    (end,) = lesson.findings.entries
+    run = observed(STAYS, early_stopping_patience="5")
+    run.rules.end(run.state)
+    (end,) = run.findings.entries
     assert end["resolved"] == "the weights of epoch 1, the best one, are exported"
 
 
 def test_late_loss_decrease_resolves_finding() -> None:
-    lesson = observed([(2.0, 2.0, 0.5)] * 6 + [(0.2, 1.0, 0.9)] * 3)
-    assert [one["rule"] for one in lesson.findings.entries] == ["LossNotDecreasing"]
-    lesson.rules.end(lesson.state)
-    assert "training loss 0.2000" in str(lesson.findings.entries[0]["resolved"])
+    run = observed([(2.0, 2.0, 0.5)] * 6 + [(0.2, 1.0, 0.9)] * 3)
+    assert [entry["rule"] for entry in run.findings.entries] == ["LossNotDecreasing"]
+    run.rules.end(run.state)
+    assert "training loss 0.2000" in str(run.findings.entries[0]["resolved"])
 
 
 def test_finding_that_stopped_the_job_is_not_resolved() -> None:
-    lesson = observed(RECOVERS)
-    lesson.findings.stopped = True
-    lesson.rules.end(lesson.state)
-    assert lesson.findings.entries[0]["resolved"] is None
+    run = observed(RECOVERS)
+    run.findings.stopped = True
+    run.rules.end(run.state)
+    assert run.findings.entries[0]["resolved"] is None
 
 
 def test_recovered_tensors_are_resolved() -> None:
-    lesson = TinyTraining(request(epochs="9", batch_size="4", rules="VanishingGradient:threshold=1e9"))
-    assert lesson.fit()
-    assert [one["rule"] for one in lesson.findings.entries] == ["VanishingGradient"]
-    watch = lesson.training.stepper.probe
+    run = TinyTraining(request(epochs="9", batch_size="4", rules="VanishingGradient:threshold=1e9"))
+    assert run.fit()
+    assert [entry["rule"] for entry in run.findings.entries] == ["VanishingGradient"]
+    watch = run.training.stepper.probe
     assert watch.refuted == frozenset()
     state = watch.state_dict()
     # The loss has decreased, so small gradients are expected.
     waiting = state["waiting"]
     assert waiting is not None
     watch.load_state_dict({**state, "waiting": {**waiting, "loss": torch.tensor(1e-3)}})
-    lesson.rules.end(lesson.state)
-    assert lesson.findings.entries[0]["resolved"] == "no longer the case in the last sample of the tensors"
+    run.rules.end(run.state)
+    assert run.findings.entries[0]["resolved"] == "no longer the case in the last sample of the tensors"

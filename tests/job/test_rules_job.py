@@ -9,15 +9,15 @@ import pytest
 
 from tests.support.whole_jobs import run_training, succeeded
 
-WISHES = {"strategy": "full", "epochs": "3", "batch_size": "6"}
-HOPELESS = {**WISHES, "epochs": "6", "learning_rate": "10", "head_learning_rate": "10", "optimizer": "sgd"}
+OPTIONS = {"strategy": "full", "epochs": "3", "batch_size": "6"}
+HOPELESS = {**OPTIONS, "epochs": "6", "learning_rate": "10", "head_learning_rate": "10", "optimizer": "sgd"}
 
 
 @pytest.mark.parametrize("more", [{}, {"gradient_clip_norm": "0.5"}])
 def test_rules_do_not_change_results(tmp_path: Path, holdout: Path, artifact: Path, more: dict[str, str]) -> None:
     channels = {"train": holdout, "model": artifact}
-    with_rules = succeeded(run_training(tmp_path / "with", channels, {**WISHES, **more}))
-    without = succeeded(run_training(tmp_path / "without", channels, {**WISHES, **more, "rules": "none"}))
+    with_rules = succeeded(run_training(tmp_path / "with", channels, {**OPTIONS, **more}))
+    without = succeeded(run_training(tmp_path / "without", channels, {**OPTIONS, **more, "rules": "none"}))
     assert with_rules.weights() == without.weights()
     assert with_rules.metrics()["job"]["history"] == without.metrics()["job"]["history"]
 
@@ -25,7 +25,7 @@ def test_rules_do_not_change_results(tmp_path: Path, holdout: Path, artifact: Pa
 @pytest.mark.parametrize("seed", range(10))
 def test_healthy_jobs_have_no_findings(tmp_path: Path, holdout: Path, artifact: Path, seed: int) -> None:
     strategy = ("full", "partial", "feature_extraction", "gradual")[seed % 4]
-    options = {**WISHES, "strategy": strategy, "seed": str(seed)}
+    options = {**OPTIONS, "strategy": strategy, "seed": str(seed)}
     job = succeeded(run_training(tmp_path, {"train": holdout, "model": artifact}, options))
     report = json.loads((job.folder.output_data / "report.json").read_text("utf-8"))
     assert report["findings"] == report["machine_findings"] == []
@@ -39,7 +39,12 @@ def test_finding_is_in_log_and_report(tmp_path: Path, holdout: Path, artifact: P
 
 
 def test_job_stopped_by_rule_is_exported(tmp_path: Path, holdout: Path, artifact: Path) -> None:
-    options = {**WISHES, "epochs": "40", "rules": "WeightUpdateRatio:large_threshold=0.0001", "rule_action": "stop"}
+    options = {
+        **OPTIONS,
+        "epochs": "40",
+        "rules": "WeightUpdateRatio:large_threshold=0.0001",
+        "rule_action": "stop",
+    }
     job = succeeded(run_training(tmp_path, {"train": holdout, "model": artifact}, options))
     metrics = job.metrics()
     assert metrics["job"]["steps"] < 40

@@ -11,7 +11,7 @@ from finetune.data.readers.image_folder import ImageFolderReader
 from finetune.data.record import Record
 from tests.support.whole_jobs import run_training
 
-WISHES = {"strategy": "full", "epochs": "2", "batch_size": "4"}
+OPTIONS = {"strategy": "full", "epochs": "2", "batch_size": "4"}
 
 
 def test_waiting_for_data_is_logged(
@@ -23,9 +23,9 @@ def test_waiting_for_data_is_logged(
         time.sleep(0.2)
         return quick(reader, index)
 
-    before = run_training(tmp_path / "quick", {"train": holdout, "model": artifact}, {**WISHES, "workers": "1"})
+    before = run_training(tmp_path / "quick", {"train": holdout, "model": artifact}, {**OPTIONS, "workers": "1"})
     monkeypatch.setattr(ImageFolderReader, "read", slow)
-    after = run_training(tmp_path / "slow", {"train": holdout, "model": artifact}, {**WISHES, "workers": "1"})
+    after = run_training(tmp_path / "slow", {"train": holdout, "model": artifact}, {**OPTIONS, "workers": "1"})
     assert (before.exit_code, after.exit_code) == (0, 0), after.log
     assert "epoch 1: the device waited for data in " in after.log
     assert after.weights() == before.weights()

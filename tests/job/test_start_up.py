@@ -16,8 +16,8 @@ CODE = "import json, sys; from finetune.entry import run; code = run(); print(js
 
 def run_and_list_modules(folder: JobFolder) -> tuple[int, set[str]]:
     environment = {**ENVIRONMENT, "SAGEMAKER_BASE_DIR": str(folder.root)}
-    ended = subprocess.run([sys.executable, "-c", CODE], env=environment, capture_output=True, text=True, check=True)
-    exit_code, modules = json.loads(ended.stdout.splitlines()[-1])
+    process = subprocess.run([sys.executable, "-c", CODE], env=environment, capture_output=True, text=True, check=True)
+    exit_code, modules = json.loads(process.stdout.splitlines()[-1])
     return exit_code, set(modules)
 
 
@@ -42,5 +42,5 @@ def test_garbage_collection_is_enabled_after_imports(tmp_path: Path, holdout: Pa
     frozen = "gc.isenabled(), gc.get_freeze_count() > 1e5"
     code = f"import gc; from finetune.entry import run; code = run(); print(code, {frozen})"
     environment = {**ENVIRONMENT, "SAGEMAKER_BASE_DIR": str(folder.root)}
-    ended = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    assert ended.stdout.splitlines()[-1] == "0 True True"
+    process = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert process.stdout.splitlines()[-1] == "0 True True"

@@ -11,7 +11,7 @@ import pytest
 from tests.support.documentation_texts import MODULES, documentation_texts
 from tests.support.whole_jobs import FinishedJob, run_training, succeeded
 
-WISHES = {"label_column": "module", "max_length": "32", "batch_size": "16", "epochs": "2"}
+OPTIONS = {"label_column": "module", "max_length": "32", "batch_size": "16", "epochs": "2"}
 MARGIN = 0.5
 """Minimum accuracy; 0.82 or more was measured, and the largest class has an eighth of the records."""
 
@@ -46,7 +46,7 @@ def assert_beats_the_largest_class(job: FinishedJob) -> None:
 
 @pytest.mark.slow
 def test_only_the_head_is_trained(tmp_path: Path, documentation: Path, minilm: Path) -> None:
-    options = {**WISHES, "strategy": "feature_extraction"}
+    options = {**OPTIONS, "strategy": "feature_extraction"}
     job = succeeded(run_training(tmp_path, {"train": documentation, "model": minilm}, options))
     assert job.artifact()["labels"] == sorted(MODULES)
     assert not job.metrics()["job"]["kept_head"]
@@ -55,12 +55,12 @@ def test_only_the_head_is_trained(tmp_path: Path, documentation: Path, minilm: P
 
 @pytest.mark.slow
 def test_all_layers_are_trained_and_pipeline_loads_artifact(tmp_path: Path, documentation: Path, minilm: Path) -> None:
-    options = {**WISHES, "strategy": "full", "learning_rate": "0.0001"}
+    options = {**OPTIONS, "strategy": "full", "learning_rate": "0.0001"}
     job = succeeded(run_training(tmp_path, {"train": documentation, "model": minilm}, options))
     assert_beats_the_largest_class(job)
     from transformers import pipeline
 
     classify = pipeline("text-classification", model=str(job.folder.model))
     texts = dict(documentation_texts(per_module=28))
-    found = {name: classify(text, truncation=True, max_length=32)[0]["label"] for name, text in texts.items()}
-    assert sum(name == label for name, label in found.items()) >= len(MODULES) - 2
+    predicted = {name: classify(text, truncation=True, max_length=32)[0]["label"] for name, text in texts.items()}
+    assert sum(name == label for name, label in predicted.items()) >= len(MODULES) - 2

@@ -66,7 +66,7 @@ def test_table_formats_give_identical_results(tmp_path: Path, artifact: Path) ->
         weights.add(job.weights())
         predictions.append([list(row.values())[1:] for row in job.predictions()])
     assert len(weights) == 1
-    assert all(found == predictions[0] for found in predictions)
+    assert all(prediction == predictions[0] for prediction in predictions)
 
 
 def test_header_with_unusual_names_is_recognized(tmp_path: Path, artifact: Path) -> None:
@@ -79,8 +79,8 @@ def test_header_with_unusual_names_is_recognized(tmp_path: Path, artifact: Path)
 
 def test_pairs_of_texts_are_classified(tmp_path: Path, artifact: Path) -> None:
     rows = [
-        {"label": str(int(one == other)), "text": f"the {one} {number}", "second": f"a {other} {number}"}
-        for one in ("cat", "dog")
+        {"label": str(int(label == other)), "text": f"the {label} {number}", "second": f"a {other} {number}"}
+        for label in ("cat", "dog")
         for other in ("cat", "dog")
         for number in range(6)
     ]

@@ -21,5 +21,5 @@ from finetune.job.loaders import worker_counts
         (5, "cuda", 2, (5, 5)),
     ],
 )
-def test_worker_counts(asked: int | None, device: str, cores: int, expected: tuple[int, int]) -> None:
-    assert worker_counts(asked, torch.device(device), cores) == expected
+def test_worker_counts(requested: int | None, device: str, cores: int, expected: tuple[int, int]) -> None:
+    assert worker_counts(requested, torch.device(device), cores) == expected

@@ -51,11 +51,11 @@ def test_useless_model_has_no_good_verdict(tmp_path: Path, unequal: Path, rules:
     assert 'class="notice good"><b>Nothing' not in page
     text = " ".join(report["verdict"]["reasons"])
     assert re.search(r"There are \d+ training records of blue, and 1 of green", text)
-    found = {one["rule"]: one for one in report["findings"]}
-    assert ("ClassImbalance" in found) == (rules == "all")
+    findings = {finding["rule"]: finding for finding in report["findings"]}
+    assert ("ClassImbalance" in findings) == (rules == "all")
     if rules == "all":
-        assert found.keys() & {"WorseThanGuess", "ZeroRecall"}
-        assert not any("strategy=full" in one["advice"] for one in found.values())
+        assert findings.keys() & {"WorseThanGuess", "ZeroRecall"}
+        assert not any("strategy=full" in finding["advice"] for finding in findings.values())
 
 
 def test_multi_label_jobs_are_judged_by_f1_everywhere(tmp_path: Path) -> None:

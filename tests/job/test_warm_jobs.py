@@ -20,7 +20,7 @@ VIEWS = {"strategy": "partial", "epochs": "4", "batch_size": "6", "augmentation_
 GRADUAL = {"strategy": "gradual", "epochs": "12", "batch_size": "6", "augmentation": "none"}
 
 
-def found(job: FinishedJob) -> list[tuple[int, int]]:
+def cached_features(job: FinishedJob) -> list[tuple[int, int]]:
     """Cached features loaded from an earlier job and total features, by split."""
     return [(int(left), int(of)) for left, of in FOUND.findall(job.log)]
 
@@ -52,10 +52,10 @@ def test_warm_pool_does_not_change_results(
     warm = run(tmp_path / "warm", channels, options)
     monkeypatch.delenv(WARM_POOL)
     none = run(tmp_path / "none", channels, options)
-    assert found(none) == []
-    assert found(cold)
-    assert all(left == 0 for left, _ in found(cold))
-    assert [left for left, _ in found(warm)] == [of for _, of in found(cold)]
+    assert cached_features(none) == []
+    assert cached_features(cold)
+    assert all(left == 0 for left, _ in cached_features(cold))
+    assert [left for left, _ in cached_features(warm)] == [of for _, of in cached_features(cold)]
     assert SAVED.search(cold.log)
     assert not SAVED.search(warm.log)
     assert_same(warm, cold)
@@ -68,14 +68,14 @@ def test_warm_pool_key_depends_on_images_but_not_learning_rate(
     channels = {"train": holdout, "validation": holdout, "model": artifact}
     run(tmp_path / "first", channels, VIEWS)
     rate = run(tmp_path / "rate", channels, {**VIEWS, "learning_rate": "0.01"})
-    assert all(left == of for left, of in found(rate))
-    (train, of), (validation, _) = found(run(tmp_path / "seed", channels, {**VIEWS, "seed": "1"}))
+    assert all(left == of for left, of in cached_features(rate))
+    (train, of), (validation, _) = cached_features(run(tmp_path / "seed", channels, {**VIEWS, "seed": "1"}))
     assert (train, validation) == (0, of // 2)
     changed = tmp_path / "changed"
     shutil.copytree(holdout, changed)
     images = sorted(path for path in changed.rglob("*") if path.suffix in {".png", ".jpg"})
     images[0].write_bytes(images[-1].read_bytes())
-    (train, _), (validation, _) = found(run(tmp_path / "other", {**channels, "train": changed}, VIEWS))
+    (train, _), (validation, _) = cached_features(run(tmp_path / "other", {**channels, "train": changed}, VIEWS))
     assert (train, validation) == (0, of // 2)
 
 
@@ -87,9 +87,9 @@ def test_damaged_features_are_recomputed(tmp_path: Path, pool: Path, holdout: Pa
         content[len(content) // 2] ^= 255
         path.write_bytes(bytes(content))
     again = run(tmp_path / "again", channels, HEAD)
-    assert all(left == 0 for left, _ in found(again))
+    assert all(left == 0 for left, _ in cached_features(again))
     assert_same(again, cold)
-    assert all(left == of for left, of in found(run(tmp_path / "warm", channels, HEAD)))
+    assert all(left == of for left, of in cached_features(run(tmp_path / "warm", channels, HEAD)))
 
 
 def test_bad_images_are_reported_again(tmp_path: Path, pool: Path, holdout: Path, artifact: Path) -> None:
@@ -99,7 +99,7 @@ def test_bad_images_are_reported_again(tmp_path: Path, pool: Path, holdout: Path
     images[0].write_bytes(b"no picture")
     channels, options = {"train": channel, "validation": holdout, "model": artifact}, {**HEAD, "max_bad_records": "1"}
     cold, warm = (run(tmp_path / name, channels, options) for name in ("cold", "warm"))
-    (left, of), _ = found(warm)
+    (left, of), _ = cached_features(warm)
     assert left == of - 1
     assert_same(warm, cold)
     listed = [(job.folder.output_data / "bad_records.json").read_bytes() for job in (cold, warm)]

@@ -36,8 +36,8 @@ def test_empty_folder_is_empty_job(tmp_path: Path) -> None:
 
 def test_json_values_become_text(tmp_path: Path) -> None:
     paths = write(tmp_path, "hyperparameters.json", {"epochs": 3, "strategy": "full", "multi_label": True, "lr": "0.1"})
-    found = read_job_files(paths).hyperparameters
-    assert found == {"epochs": "3", "strategy": "full", "multi_label": "true", "lr": "0.1"}
+    hyperparameters = read_job_files(paths).hyperparameters
+    assert hyperparameters == {"epochs": "3", "strategy": "full", "multi_label": "true", "lr": "0.1"}
 
 
 def test_channel_configuration_is_read(tmp_path: Path) -> None:

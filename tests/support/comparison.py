@@ -294,10 +294,11 @@ def _encoded(image: Image.Image, image_format: str, **options: Any) -> bytes:  #
 def table(results: list[Comparison]) -> str:
     """The table of docs/model-folders.md."""
     lines = ["| family | prepared by | records | largest difference of a probability |", "|---|---|---|---|"]
-    for one in results:
-        difference = f"{one.difference:.0e}" if one.difference >= 1e-6 else "below 1e-06"
+    for result in results:
+        difference = f"{result.difference:.0e}" if result.difference >= 1e-6 else "below 1e-06"
         lines.append(
-            f"| `{one.case.family}` | `{one.preprocessor}` | {one.records} {one.case.records} | {difference} |"
+            f"| `{result.case.family}` | `{result.preprocessor}` | {result.records} {result.case.records}"
+            f" | {difference} |"
         )
     return "\n".join(lines)
 
@@ -311,12 +312,12 @@ def main() -> None:
             results.append(compare(case, scratch))
         finally:
             shutil.rmtree(scratch)
-        one = results[-1]
-        print(f"{case.family}, {one.records} {case.records}: {one.difference:.1e}", flush=True)  # noqa: T201 - progress output
+        result = results[-1]
+        print(f"{case.family}, {result.records} {case.records}: {result.difference:.1e}", flush=True)  # noqa: T201 - progress output
     page = PAGE.read_text(encoding="utf-8")
     head, tail = page.partition(BEGIN)[0], page.partition(END)[2]
     PAGE.write_text(f"{head}{BEGIN}\n\n{table(results)}\n\n{END}{tail}", encoding="utf-8")
-    if any(one.difference > one.case.bound for one in results):
+    if any(result.difference > result.case.bound for result in results):
         sys.exit("A probability differs by more than is allowed.")
 
 

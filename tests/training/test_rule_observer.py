@@ -16,20 +16,20 @@ from tests.support.training_setup import TinyTraining, request
 
 def findings_by_epoch(epochs: int, slow: range) -> list[list[dict[str, object]]]:
     """Findings by epoch and at the end: steps take a second; in `slow` epochs, every tenth takes a minute."""
-    lesson = TinyTraining(request(epochs=str(epochs)))
-    lesson.rules.steps_per_epoch, lesson.rules.validation_records = 100, 0
+    run = TinyTraining(request(epochs=str(epochs)))
+    run.rules.steps_per_epoch, run.rules.validation_records = 100, 0
     rows: list[EpochMetrics] = []
     findings: list[list[dict[str, object]]] = []
     for epoch in range(epochs):
-        lesson.rules.epoch_begins(lesson.state, lesson.training.plan.phases[0])
+        run.rules.epoch_begins(run.state, run.training.plan.phases[0])
         seconds = [60.0 if epoch in slow and not step % 10 else 1.0 for step in range(100)]
-        lesson.rules.timing.steps.extend(StepTiming(epoch, duration, 8) for duration in seconds)
+        run.rules.timing.steps.extend(StepTiming(epoch, duration, 8) for duration in seconds)
         rows.append({"train:loss": 1 / (1 + epoch), "train:accuracy": 1.0})
-        lesson.rules.epoch_done(epoch, rows[-1], rows)
-        findings.append(list(lesson.findings.run_history.machine_findings))
-    lesson.state.history.rows[:] = rows
-    lesson.rules.end(lesson.state)
-    findings.append(list(lesson.findings.run_history.machine_findings))
+        run.rules.epoch_done(epoch, rows[-1], rows)
+        findings.append(list(run.findings.run_history.machine_findings))
+    run.state.history.rows[:] = rows
+    run.rules.end(run.state)
+    findings.append(list(run.findings.run_history.machine_findings))
     return findings
 
 

@@ -23,8 +23,8 @@ SENSITIVE_RULES = (
 )
 
 
-def weights_of(lesson: TinyTraining) -> dict[str, Tensor]:
-    return {name: tensor.clone() for name, tensor in lesson.backbone.module.state_dict().items()}
+def weights_of(run: TinyTraining) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in run.backbone.module.state_dict().items()}
 
 
 def assert_same_bits(weights: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
@@ -32,17 +32,17 @@ def assert_same_bits(weights: dict[str, Tensor], expected: dict[str, Tensor]) ->
     assert [name for name in weights if not torch.equal(weights[name], expected[name])] == []
 
 
-def reference_losses(lesson: TinyTraining, optimizer: torch.optim.Optimizer, accumulation: int) -> list[Tensor]:
+def reference_losses(run: TinyTraining, optimizer: torch.optim.Optimizer, accumulation: int) -> list[Tensor]:
     """The same training in plain PyTorch, over the same batches."""
-    module, losses = lesson.backbone.module, []
+    module, losses = run.backbone.module, []
     module.train()
     steps = itertools.count()
-    for epoch in range(lesson.training.epochs):
-        batches = lesson.batches.iterate(epoch)
+    for epoch in range(run.training.epochs):
+        batches = run.batches.iterate(epoch)
         while group := list(itertools.islice(batches, accumulation)):
             step = next(steps)
             for settings in optimizer.param_groups:
-                settings["lr"] = settings["peak_lr"] * lesson.training.schedule(step)
+                settings["lr"] = settings["peak_lr"] * run.training.schedule(step)
             torch.manual_seed(step_seed(7, step))
             count = sum(len(batch.targets) for batch in group)
             mean = torch.zeros(())
@@ -61,8 +61,8 @@ def reference_losses(lesson: TinyTraining, optimizer: torch.optim.Optimizer, acc
 @pytest.mark.parametrize("accumulation", [1, 3])
 def test_losses_match_a_plain_training_loop(accumulation: int) -> None:
     spec = request(gradient_clip_norm="0.5", gradient_accumulation_steps=str(accumulation), weight_decay="0.1")
-    lesson, plain = TinyTraining(spec), TinyTraining(spec)
-    assert lesson.fit()
+    run, plain = TinyTraining(spec), TinyTraining(spec)
+    assert run.fit()
     module = plain.backbone.module
     learning_rates = plain.training.plan.learning_rates
     optimizer = torch.optim.AdamW(
@@ -79,9 +79,9 @@ def test_losses_match_a_plain_training_loop(accumulation: int) -> None:
         fused=True,
     )
     expected = reference_losses(plain, optimizer, accumulation)
-    assert len(expected) == lesson.state.progress.step > 0
-    torch.testing.assert_close(torch.stack(lesson.recorder.losses), torch.stack(expected), rtol=1e-6, atol=1e-7)
-    torch.testing.assert_close(dict(weights_of(lesson)), dict(weights_of(plain)), rtol=1e-5, atol=1e-6)
+    assert len(expected) == run.state.progress.step > 0
+    torch.testing.assert_close(torch.stack(run.recorder.losses), torch.stack(expected), rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(dict(weights_of(run)), dict(weights_of(plain)), rtol=1e-5, atol=1e-6)
 
 
 CACHES: tuple[dict[str, str], ...] = ({}, {"cache_size_gb": "0"}, {"cache_size_gb": "0.00001"})
@@ -125,71 +125,69 @@ def test_interruption_after_any_step_changes_no_bit_with_any_cache(strategy: str
 @pytest.mark.parametrize("strategy", ["feature_extraction", "partial", "gradual"])
 @pytest.mark.parametrize("augmentation", [{"augmentation": "none"}, {"augmentation_views": "3"}])
 def test_cache_changes_no_bit(strategy: str, augmentation: dict[str, str]) -> None:
-    lessons = [TinyTraining(request(strategy=strategy, epochs="7", **augmentation, **cache)) for cache in CACHES]
+    runs = [TinyTraining(request(strategy=strategy, epochs="7", **augmentation, **cache)) for cache in CACHES]
     if "augmentation" in augmentation:
-        lessons.append(TinyTraining(request(strategy=strategy, epochs="7", feature_cache="off", **augmentation)))
-    for lesson in lessons:
-        assert lesson.fit()
-        assert_same_bits(weights_of(lesson), weights_of(lessons[0]))
-        assert lesson.state.history.rows == lessons[0].state.history.rows
+        runs.append(TinyTraining(request(strategy=strategy, epochs="7", feature_cache="off", **augmentation)))
+    for run in runs:
+        assert run.fit()
+        assert_same_bits(weights_of(run), weights_of(runs[0]))
+        assert run.state.history.rows == runs[0].state.history.rows
 
 
 def test_frozen_layers_run_once_per_record_and_view() -> None:
-    lesson = TinyTraining(request(strategy="feature_extraction", epochs="8", augmentation_views="2"))
+    run = TinyTraining(request(strategy="feature_extraction", epochs="8", augmentation_views="2"))
     passes: list[int] = []
-    lesson.backbone.module.stem.register_forward_hook(lambda _module, inputs, _output: passes.append(len(inputs[0])))
-    lesson.fit()
+    run.backbone.module.stem.register_forward_hook(lambda _module, inputs, _output: passes.append(len(inputs[0])))
+    run.fit()
     training, validation = 3, 2
     # Before that, one record is run to find the shapes at the split, and to check that folded layers give the same.
     assert passes == [1, 1] + [16] * (2 * training + validation)
 
 
 def test_frozen_layers_do_not_change() -> None:
-    lesson = TinyTraining(request(strategy="feature_extraction"))
-    before = weights_of(lesson)
-    lesson.fit()
-    after = weights_of(lesson)
+    run = TinyTraining(request(strategy="feature_extraction"))
+    before = weights_of(run)
+    run.fit()
+    after = weights_of(run)
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed == {"head.weight", "head.bias"}
 
 
 def test_trainable_groups_change_with_the_phase() -> None:
-    lesson = TinyTraining(request(strategy="gradual", epochs="4"))
-    lesson.fit()
-    assert [phase.trainable for phase in lesson.recorder.phases] == [
+    run = TinyTraining(request(strategy="gradual", epochs="4"))
+    run.fit()
+    assert [phase.trainable for phase in run.recorder.phases] == [
         ("head",), ("middle", "head"), ("stem", "middle", "head"), ("stem", "middle", "head"),
     ]  # fmt: skip
 
 
 def test_early_stopping_ends_training_and_restores_the_best_epoch() -> None:
-    lesson = TinyTraining(
-        request(epochs="50", early_stopping_patience="2", learning_rate="0.05", strategy="from_scratch")
-    )
-    lesson.fit()
-    progress, best = lesson.state.progress, lesson.state.best
+    run = TinyTraining(request(epochs="50", early_stopping_patience="2", learning_rate="0.05", strategy="from_scratch"))
+    run.fit()
+    progress, best = run.state.progress, run.state.best
     assert progress.stopped_early
     assert progress.epoch == best.improved + 3 < 50
-    restore_best(lesson.state)
-    metrics = lesson.evaluate()
+    restore_best(run.state)
+    metrics = run.evaluate()
     assert metrics is not None
-    assert metrics["validation:accuracy"] == best.score == max(r["validation:accuracy"] for r in lesson.recorder.rows)
+    assert metrics["validation:accuracy"] == best.score == max(r["validation:accuracy"] for r in run.recorder.rows)
 
 
 def test_patience_follows_accuracy_and_best_epoch_follows_the_loss() -> None:
-    lesson, best = TinyTraining(request()), BestEpoch(keep=True)
+    run, best = TinyTraining(request()), BestEpoch(keep=True)
     for epoch, (accuracy, loss) in enumerate([(0.5, 1.0), (0.5, 0.8), (0.505, 0.9), (0.5, 0.1), (0.6, 2.0)]):
         row = {"validation:accuracy": accuracy, "validation:loss": loss}
-        best.update(row, epoch, lesson.state.weights, min_delta=0.01)
+        best.update(row, epoch, run.state.weights, min_delta=0.01)
         assert (best.epoch, best.improved) == [(0, 0), (1, 0), (2, 0), (2, 0), (4, 4)][epoch]
 
 
 def test_non_finite_loss_raises_with_advice() -> None:
-    lesson = TinyTraining(request(strategy="from_scratch", optimizer="sgd"))
-    bad: Training = replace(lesson.training, schedule=replace(lesson.training.schedule, warmup_steps=0))
+    run = TinyTraining(request(strategy="from_scratch", optimizer="sgd"))
+    bad: Training = replace(run.training, schedule=replace(run.training.schedule, warmup_steps=0))
     with torch.no_grad():
-        lesson.backbone.module.head.bias.fill_(float("nan"))
+        run.backbone.module.head.bias.fill_(float("nan"))
     with pytest.raises(UserError, match=r"nan in epoch 1.*learning_rate"):
-        fit(bad, lesson.state, lesson.recorder, NoCheckpoints())
+        fit(bad, run.state, run.recorder, NoCheckpoints())
 
 
 def test_gradient_accumulation_matches_one_large_batch() -> None:

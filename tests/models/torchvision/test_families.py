@@ -72,9 +72,9 @@ def test_saved_weights_load_in_plain_torchvision(backbone: Backbone, tmp_path: P
     expected, expects = logits_of(backbone), backbone.expects
     assert isinstance(expects, ImageInput)
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (expects.mean, expects.std))
-    pictures = (inputs_of(backbone)["pixels"].float() / 255 - mean) / std
+    images = (inputs_of(backbone)["pixels"].float() / 255 - mean) / std
     with torch.inference_mode():
-        logits = rebuilt.eval()(pictures.contiguous(memory_format=torch.channels_last))
+        logits = rebuilt.eval()(images.contiguous(memory_format=torch.channels_last))
     assert torch.equal(logits, expected)
 
 

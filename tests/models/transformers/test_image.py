@@ -63,9 +63,9 @@ def test_saved_model_loads_in_transformers(backbone: Backbone, tmp_path: Path) -
     classify: Any = pipeline("image-classification", model=str(tmp_path), device="cpu")
     assert type(classify.model).__name__ == backbone.describe().architecture
     pixels = inputs_of(backbone)["pixels"][:1]
-    picture = Image.fromarray(pixels[0].permute(1, 2, 0).numpy())
+    image = Image.fromarray(pixels[0].permute(1, 2, 0).numpy())
     expected = logits_of(backbone)[0].softmax(0)
-    scores = {prediction["label"]: prediction["score"] for prediction in classify(picture)}
+    scores = {prediction["label"]: prediction["score"] for prediction in classify(image)}
     assert scores == pytest.approx(dict(zip(LABELS, expected.tolist(), strict=True)), abs=1e-5)
 
 
