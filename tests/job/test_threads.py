@@ -9,7 +9,7 @@ from finetune.job.loaders import worker_counts
 
 
 @pytest.mark.parametrize(
-    ("asked", "device", "cores", "expected"),
+    ("requested", "device", "cores", "expected"),
     [
         (None, "cpu", 8, (2, 8)),
         (None, "cpu", 1, (1, 1)),
