@@ -1,4 +1,4 @@
-"""Docstrings are statements in standard terms: no questions, and hardly any pronouns or archaic words."""
+"""Docstrings are statements in standard terms, and messages contain no archaic words."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("src", "tests", "scripts", "container")
+MESSAGE_FOLDERS = ("src", "scripts", "container")
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 PRONOUNS = re.compile(r"\b(what|who|whoever|whatever|somebody|nobody|everybody|anybody)\b", re.IGNORECASE)
 ARCHAIC = re.compile(
@@ -18,6 +19,15 @@ ARCHAIC = re.compile(
     r"|taken up|takes? up|given up|gives? up|strangers?|remarks?|wishes?|(?:is|are) asked)\b",
     re.IGNORECASE,
 )
+UNCONVENTIONAL = re.compile(
+    r"\b(pictures?|anew|nobody|somebody|whoever|mend(?:s|ed|ing)?|strangers?|told|wholly|likewise|thereof|learnt"
+    r"|wish(?:es)?|beside|passed over)\b",
+    re.IGNORECASE,
+)
+INTERFACE_KEYS = {
+    ("src/finetune/data/formats/named_fields.py", "picture"),  # a field name of WebDataset and TFRecord files
+    ("src/finetune/monitoring/rules/tensors.py", "told"),  # a key of the checkpoint state
+}
 
 
 def parsed(folder: str) -> Iterator[tuple[Path, ast.Module]]:
@@ -42,3 +52,22 @@ def test_docstrings_use_standard_terms(folder: str, words: re.Pattern[str], per_
     ]
     text = "\n".join(docstrings)
     assert len(words.findall(text)) <= per_thousand * len(re.findall(r"[A-Za-z']+", text)) / 1000
+
+
+def string_constants(tree: ast.Module) -> Iterator[str]:
+    """Texts of all string literals and f-strings except docstrings."""
+    docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
+            yield node.value
+
+
+@pytest.mark.parametrize("folder", MESSAGE_FOLDERS)
+def test_messages_use_conventional_words(folder: str) -> None:
+    messages = {(str(path), text) for path, tree in parsed(folder) for text in string_constants(tree)}
+    assert {message for message in messages - INTERFACE_KEYS if UNCONVENTIONAL.search(message[1])} == set()
+
+
+def test_exceptions_for_interface_keys_are_needed() -> None:
+    messages = {(str(path), text) for path, tree in parsed("src") for text in string_constants(tree)}
+    assert messages >= INTERFACE_KEYS
