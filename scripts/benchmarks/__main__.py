@@ -31,8 +31,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="benchmark", description=__doc__)
     commands = parser.add_subparsers(dest="measurement", required=True)
     _add_others(commands)
-    everything = f"all of these: {', '.join(SCALED)}"
-    for name, meaning in {**{name: one[1] for name, one in SCALED.items()}, "all": everything}.items():
+    all_names = f"all of these: {', '.join(SCALED)}"
+    for name, meaning in {**{name: one[1] for name, one in SCALED.items()}, "all": all_names}.items():
         command = commands.add_parser(name, help=meaning)
         command.add_argument("--quick", action="store_true", help="smoke test; the figures are meaningless")
         command.add_argument("--long", action="store_true", help="run long jobs instead of extrapolating")
@@ -54,10 +54,10 @@ def main() -> int:
 
 def _beside_the_trainer(chosen: argparse.Namespace) -> None:
     scale = scale_of(quick=chosen.quick)
-    given = {name: value for name in _AMOUNTS if (value := getattr(chosen, name)) is not None}
+    sizes = {name: value for name in _AMOUNTS if (value := getattr(chosen, name)) is not None}
     arithmetic = {"precision": chosen.precision, "trainer_bf16": chosen.trainer_bf16}
     models = tuple(chosen.models or scale.models)
-    scale = replace(scale, long=scale.long or chosen.long, models=models, **arithmetic, **given)
+    scale = replace(scale, long=scale.long or chosen.long, models=models, **arithmetic, **sizes)
     machine.keep_to_cores(chosen.cores)
     for name in SCALED if chosen.measurement == "all" else (chosen.measurement,):
         SCALED[name][0](scale)

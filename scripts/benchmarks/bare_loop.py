@@ -44,15 +44,15 @@ def main() -> None:
         optimizer.zero_grad(set_to_none=True)
 
     model.train()
-    timed = [one for _ in range(settings.epochs) for one in batches]
+    timed = [batch for _ in range(settings.epochs) for batch in batches]
     step(*timed[0])
     tell(FIRST_STEP)
     records = sum(len(targets) for _, targets in timed[1:])
     if device.type == "cuda":
         tell(f"{RATE} {records / _device_seconds(step, timed[1:])}")
     else:
-        for one in timed[1:]:
-            step(*one)
+        for batch in timed[1:]:
+            step(*batch)
         tell(f"{TRAINED} {records}")
 
 
@@ -60,8 +60,8 @@ def _device_seconds(step: Callable[[dict[str, Tensor], Tensor], None], batches: 
     """Seconds of all steps by device events; the median step times their number if all steps are alike."""
     marks = [torch.cuda.Event(enable_timing=True) for _ in range(len(batches) + 1)]  # type: ignore[no-untyped-call]
     marks[0].record()
-    for one, mark in zip(batches, marks[1:], strict=True):
-        step(*one)
+    for batch, mark in zip(batches, marks[1:], strict=True):
+        step(*batch)
         mark.record()
     torch.cuda.synchronize()
     steps = [before.elapsed_time(after) / 1000 for before, after in itertools.pairwise(marks)]
@@ -79,7 +79,7 @@ def _images(settings: TrainerSettings, device: torch.device) -> tuple[nn.Module,
     model.load_state_dict(torch.load(settings.weights, weights_only=True))
     model.fc = nn.Linear(model.fc.in_features, len(data.classes))
     model.to(device, memory_format=torch.channels_last)
-    pixels = torch.stack([one for one, _ in data]).to(device, memory_format=torch.channels_last)
+    pixels = torch.stack([image for image, _ in data]).to(device, memory_format=torch.channels_last)
     targets = torch.tensor(data.targets, device=device)
     parts = zip(torch.split(pixels, settings.batch), torch.split(targets, settings.batch), strict=True)
     return model, [({"x": part}, target) for part, target in parts]
@@ -95,7 +95,7 @@ def _texts(settings: TrainerSettings, device: torch.device) -> tuple[nn.Module, 
     tokenizer = AutoTokenizer.from_pretrained(settings.model)
     model = AutoModelForSequenceClassification.from_pretrained(settings.model, num_labels=len(names)).to(device)
     tokens = tokenizer(texts, truncation=True)["input_ids"]
-    order = _by_length([len(one) for one in tokens], settings.batch)
+    order = _by_length([len(ids) for ids in tokens], settings.batch)
     batches = []
     for start in range(0, len(order), settings.batch):
         rows = order[start : start + settings.batch]
@@ -110,7 +110,7 @@ def _by_length(lengths: list[int], batch: int) -> list[int]:
     random.Random(0).shuffle(order)  # noqa: S311 - shuffling, not security
     pool = batch * max(1, min(_POOL, len(order) // batch // 4))
     pools = [order[start : start + pool] for start in range(0, len(order), pool)]
-    return [index for one in pools for index in sorted(one, key=lengths.__getitem__)]
+    return [index for pool in pools for index in sorted(pool, key=lengths.__getitem__)]
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def _precision(name: str) -> Precision:
-    return next(one for one in get_args(Precision) if one == name)
+    return next(value for value in get_args(Precision) if value == name)
 
 
 def main() -> None:
@@ -35,7 +35,7 @@ def main() -> None:
     model = get_model(name, weights=None)
     model.load_state_dict(torch.load(weights, weights_only=True))
     model = model.eval().to(device, memory_format=torch.channels_last)
-    mean, deviation = (torch.tensor(one, device=device).view(3, 1, 1) * 255 for one in (_MEAN, _DEVIATION))
+    mean, deviation = (torch.tensor(value, device=device).view(3, 1, 1) * 255 for value in (_MEAN, _DEVIATION))
     geometry = ImageGeometry(224, 256, "bilinear")
     files = sorted(Path(images).rglob("*.jpg"))
     tell(PASS_BEGINS)

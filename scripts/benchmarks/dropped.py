@@ -27,8 +27,8 @@ def measure(scale: Scale) -> None:
     cpu = torch.device("cpu")
     numerics = choose_numerics(scale.precision, cpu)
     begin("Dropout on a CPU", ("tokens", "ours, s", "PyTorch's, s", "PyTorch's / ours"))
-    with tempfile.TemporaryDirectory(prefix="benchmark-dropped-") as place:
-        model = AutoModelForSequenceClassification.from_pretrained(write_texts(Path(place), 2).model)
+    with tempfile.TemporaryDirectory(prefix="benchmark-dropped-") as folder:
+        model = AutoModelForSequenceClassification.from_pretrained(write_texts(Path(folder), 2).model)
     model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
 

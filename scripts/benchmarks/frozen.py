@@ -47,15 +47,15 @@ class _Turns:
 def measure(scale: Scale) -> None:
     """Print a row for each model and number of epochs, and one with many images, without the Trainer."""
     begin(f"Feature extraction, {scale.arithmetic}", _COLUMNS)
-    with tempfile.TemporaryDirectory(prefix="benchmark-features-") as place:
-        task = write_images(Path(place), scale.images)
+    with tempfile.TemporaryDirectory(prefix="benchmark-features-") as folder:
+        task = write_images(Path(folder), scale.images)
         size = file_sizes(task.train.rglob("*.jpg"))
         for model in scale.models:
             _model(task, model, scale)
     if scale.many_images:
-        with tempfile.TemporaryDirectory(prefix="benchmark-features-") as place:
-            task = write_images(Path(place), scale.many_images)
-            work = image_work(task, scale.models[0], scale.lesson(HEAD, scale.epochs[0], BATCH))
+        with tempfile.TemporaryDirectory(prefix="benchmark-features-") as folder:
+            task = write_images(Path(folder), scale.many_images)
+            work = image_work(task, scale.models[0], scale.recipe(HEAD, scale.epochs[0], BATCH))
             _print_row(work, _run_interleaved(work, scale, with_trainer=False))
     say(
         f"\nImages of 500 x 375, {size} each; 224 pixels, batches of {BATCH}, random weights, no evaluation during"
@@ -67,16 +67,16 @@ def measure(scale: Scale) -> None:
 
 
 def _model(task: ImageTask, model: str, scale: Scale) -> None:
-    known: Run | None = None
+    first_run: Run | None = None
     for epochs in scale.epochs:
-        work = image_work(task, model, scale.lesson(HEAD, epochs, BATCH))
-        if known is None or scale.long:
+        work = image_work(task, model, scale.recipe(HEAD, epochs, BATCH))
+        if first_run is None or scale.long:
             turns = _run_interleaved(work, scale, with_trainer=True)
-            known = turns.theirs[0]
+            first_run = turns.theirs[0]
             _print_row(work, turns)
         else:
             turns = _run_interleaved(work, scale, with_trainer=False)
-            turns.theirs.append(_longer(known, epochs))
+            turns.theirs.append(_longer(first_run, epochs))
             _print_row(work, turns, computed=True)
 
 
@@ -119,6 +119,6 @@ def _print_row(work: Work, turns: _Turns, *, computed: bool = False) -> None:
             middle(turns.passes),
             ratio(ours, turns.passes),
             ", ".join(f"{work.accuracy(run.artifact):.3f}" for run in scored),
-            ", ".join(f"{one:,.0f}" for one in peaks),
+            ", ".join(f"{peak:,.0f}" for peak in peaks),
         )
     )

@@ -30,29 +30,29 @@ class ImageTask:
     """The paths of images and models.
 
     Attributes:
-        place: root folder.
+        folder: root folder.
         count: number of training images; as many are held out, at most one hundred.
     """
 
-    place: Path
+    folder: Path
     count: int
 
     @property
     def train(self) -> Path:
         """Training images, one folder per class."""
-        return self.place / "train"
+        return self.folder / "train"
 
     @property
     def held_out(self) -> Path:
         """Images that are never given to a job."""
-        return self.place / "held-out"
+        return self.folder / "held-out"
 
     def weights(self, model: str) -> Path:
         """State dict of a torchvision model, random but reproducible: random weights cost as much as trained ones.
 
         Its batch normalization has seen images; otherwise the outputs of frozen layers would be useless.
         """
-        path = self.place / model / f"{model}.pth"
+        path = self.folder / model / f"{model}.pth"
         if not path.exists():
             path.parent.mkdir()
             torch.manual_seed(0)
@@ -64,26 +64,26 @@ class ImageTask:
 
 def _see_images(module: nn.Module) -> None:
     """Set the batch normalization statistics to those of images that no side trains on."""
-    for one in module.modules():
-        if isinstance(one, nn.BatchNorm2d):
-            one.momentum = None
+    for layer in module.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.momentum = None
     pixels = torch.from_numpy(np.stack([image(_SEEN_FIRST + number) for number in range(_SEEN)]))
     inputs = functional.interpolate(pixels.permute(0, 3, 1, 2) / 255, size=_SIDE, mode="area")
     with torch.no_grad():
         module.train()(inputs.sub(inputs.mean()).div(inputs.std()))
 
 
-def write_images(place: Path, count: int) -> ImageTask:
+def write_images(folder: Path, count: int) -> ImageTask:
     """Write training and held-out images, the same each time."""
-    task = ImageTask(place, count)
-    for folder, numbers in (
+    task = ImageTask(folder, count)
+    for split_folder, numbers in (
         (task.train, range(count)),
         (task.held_out, range(count, count + min(count, HELD_OUT))),
     ):
         for number in range(CLASSES):
-            (folder / f"class-{number}").mkdir(parents=True)
+            (split_folder / f"class-{number}").mkdir(parents=True)
         with ThreadPoolExecutor(CORES) as pool:
-            list(pool.map(partial(_write, folder), numbers))
+            list(pool.map(partial(_write, split_folder), numbers))
     return task
 
 
@@ -104,8 +104,8 @@ def image(number: int) -> NDArray[np.uint8]:
     tint = _TINT * np.eye(CLASSES, dtype=np.float32)[label, :3]
     grain = draw.normal(0, _GRAIN, (_HEIGHT, _WIDTH, 1)).astype(np.float32)
     pixels = smooth + _STRIPES * wave[..., None] + grain + tint
-    found: NDArray[np.uint8] = np.clip(pixels, 0, 255).astype(np.uint8)
-    return found
+    image: NDArray[np.uint8] = np.clip(pixels, 0, 255).astype(np.uint8)
+    return image
 
 
 def file_sizes(files: Iterable[Path]) -> str:

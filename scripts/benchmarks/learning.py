@@ -12,7 +12,7 @@ from benchmarks.scale import Scale
 from benchmarks.sides import Run, loop_rate, trainer_job
 from benchmarks.table import begin, middle, ratio, row, say
 from benchmarks.turns import by_turns
-from benchmarks.work import ALL, LAST_LAYERS, Lesson, Work
+from benchmarks.work import ALL, LAST_LAYERS, Recipe, Work
 
 _COLUMNS = (
     "model, trainable layers, records, epochs",
@@ -43,27 +43,27 @@ class _Turns:
 
 def measure_partial(scale: Scale) -> None:
     """Benchmark training of the last layers."""
-    _measure("Partial", scale, scale.lesson(LAST_LAYERS, scale.partial_epochs))
+    _measure("Partial", scale, scale.recipe(LAST_LAYERS, scale.partial_epochs))
 
 
 def measure_full(scale: Scale) -> None:
     """Benchmark training of all layers."""
-    _measure("Full", scale, scale.lesson(ALL, scale.full_epochs))
+    _measure("Full", scale, scale.recipe(ALL, scale.full_epochs))
 
 
-def _measure(title: str, scale: Scale, lesson: Lesson) -> None:
+def _measure(title: str, scale: Scale, recipe: Recipe) -> None:
     begin(f"{title}, {scale.arithmetic}", _COLUMNS)
-    with tempfile.TemporaryDirectory(prefix="benchmark-learning-") as place:
-        for work in scale.both(Path(place), lesson):
+    with tempfile.TemporaryDirectory(prefix="benchmark-learning-") as folder:
+        for work in scale.both(Path(folder), recipe):
             turns = _Turns()
             # First, because the artifact of our last job is scored.
             if scale.thorough:
                 turns.small.append(work.run_ours(epochs="1", cache_size_gb="0"))
             for _ in range(scale.repeats):
-                by_turns(*_sides(work, lesson, turns))
-            _print_row(work, lesson, turns)
+                by_turns(*_sides(work, recipe, turns))
+            _print_row(work, recipe, turns)
     say(
-        f"\nBatches of {lesson.batch}, the same peak learning rate of pretrained layers on both sides, otherwise each"
+        f"\nBatches of {recipe.batch}, the same peak learning rate of pretrained layers on both sides, otherwise each"
         " side's defaults; both crop and flip images at random. MiniLM has its pretrained weights, ResNets have"
         f" random ones. No evaluation during training; accuracy on held-out records. Medians of {scale.repeats};"
         " sides run interleaved in slices of half a second, and ratios are those of interleaved pairs (minimum to"
@@ -71,36 +71,36 @@ def _measure(title: str, scale: Scale, lesson: Lesson) -> None:
     )
 
 
-def _sides(work: Work, lesson: Lesson, turns: _Turns) -> list[Callable[[], None]]:
+def _sides(work: Work, recipe: Recipe, turns: _Turns) -> list[Callable[[], None]]:
     """The sides of the comparison."""
     settings = work.theirs
     sides = [lambda: turns.ours.append(work.run_ours()), lambda: turns.theirs.append(trainer_job(settings))]
-    if lesson.learns == ALL:
+    if recipe.trainable_layers == ALL:
         sides.append(lambda: turns.bare_rates.append(loop_rate("bare_loop", settings)))
         if settings.kind == "images":
             sides.append(lambda: turns.timm_rates.append(loop_rate("timm_loop", settings)))
     return sides
 
 
-def _print_row(work: Work, lesson: Lesson, turns: _Turns) -> None:
+def _print_row(work: Work, recipe: Recipe, turns: _Turns) -> None:
     ours, theirs = turns.ours, turns.theirs
     accuracies = [work.accuracy(runs[-1].artifact) for runs in (ours, theirs)]
-    rates = [run.rate(work.records, lesson.batch) for run in ours]
+    rates = [run.rate(work.records, recipe.batch) for run in ours]
     peaks = [statistics.median(run.peak_mib for run in runs) for runs in (ours, turns.small, theirs) if runs]
     bare, timm = turns.bare_rates, turns.timm_rates
     row(
         (
-            f"{work.name}, {work.records:,}, {lesson.epochs}",
+            f"{work.name}, {work.records:,}, {recipe.epochs}",
             middle([run.seconds for run in ours]),
             middle([run.seconds for run in theirs]),
             ratio([run.seconds for run in theirs], [run.seconds for run in ours]),
-            ", ".join(f"{one:.3f}" for one in accuracies),
+            ", ".join(f"{number:.3f}" for number in accuracies),
             middle(rates),
             middle(bare) if bare else "not run",
             ratio(rates, bare) if bare else "",
             middle(timm) if timm else "not run",
             ratio(rates, timm) if timm else "",
-            ", ".join(f"{one:,.0f}" for one in peaks),
+            ", ".join(f"{number:,.0f}" for number in peaks),
             ", ".join(middle([run.first_step for run in runs]) for runs in (ours, theirs)),
         )
     )

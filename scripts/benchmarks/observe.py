@@ -43,7 +43,7 @@ class Amount:
 QUICK = Amount("resnet18", 32, 2, 1, 100)
 
 
-class Lesson:
+class TrainingLoop:
     """A model trained on noise, with or without observation."""
 
     def __init__(self, amount: Amount, hook_configuration: Path | None = None) -> None:
@@ -78,8 +78,8 @@ class Lesson:
         return time.perf_counter() - began
 
     def _forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        found: Tensor = self.model(inputs["pixels"])
-        return found
+        output: Tensor = self.model(inputs["pixels"])
+        return output
 
 
 def main(*, quick: bool = False) -> None:
@@ -91,7 +91,7 @@ def main(*, quick: bool = False) -> None:
 
 
 def _print_steps(amount: Amount, folder: Path) -> None:
-    plain, hooked = Lesson(amount), Lesson(amount, _configuration(folder))
+    plain, hooked = TrainingLoop(amount), TrainingLoop(amount, _configuration(folder))
     # Steps of the hook: one that saves nothing, one that saves the loss, one that also saves the gradients.
     kinds: dict[str, Callable[[], float]] = {
         "plain": lambda: plain.step(1),
@@ -105,14 +105,14 @@ def _print_steps(amount: Amount, folder: Path) -> None:
     # Interleaved, so that a busy machine slows all of them.
     rounds = [{name: call() for name, call in kinds.items()} for _ in range(amount.rounds)]
     hooked.hook.close(finished=True)
-    base = statistics.median(one["plain"] for one in rounds)
+    base = statistics.median(seconds["plain"] for seconds in rounds)
     begin("Cost of monitoring", ("measurement", "cost"))
     row((f"a step of {amount.model}, {amount.batch} images of {amount.side}", f"{base * 1000:,.0f} ms"))
     for name in list(kinds)[1:]:
-        ratios = sorted(one[name] / one["plain"] for one in rounds)
+        ratios = sorted(seconds[name] / seconds["plain"] for seconds in rounds)
         spread = f"{ratios[0]:.3f} to {ratios[-1]:.3f}"
         row((f"a step, {name}", f"{statistics.median(ratios):.3f} x ({spread} in {len(ratios)} rounds)"))
-    more = {name: statistics.median(one[name] - one["plain"] for one in rounds) / base for name in kinds}
+    more = {name: statistics.median(seconds[name] - seconds["plain"] for seconds in rounds) / base for name in kinds}
     row((f"rules: every {CHECK_INTERVAL_STEPS}th step is sampled", f"{more['looked at'] / CHECK_INTERVAL_STEPS:+.2%}"))
     losses = more["hooked"] + (more["loss saved"] - more["hooked"]) / _LOSSES_EVERY
     row((f"hook: losses every {_LOSSES_EVERY} steps", f"{losses:+.2%}"))

@@ -45,7 +45,7 @@ class OurJob:
     """
 
     task: TextTask
-    place: Path
+    folder: Path
     stop_seconds: list[float] = field(default_factory=list)
 
     def first_start(self) -> float:
@@ -58,7 +58,7 @@ class OurJob:
         return self._start(position + 1)
 
     def _start(self, step: int) -> float:
-        root = self.place / "opt-ml"
+        root = self.folder / "opt-ml"
         shutil.rmtree(root, ignore_errors=True)
         button = StopRequest()
         account = root / "checkpoints" / "account.json"
@@ -76,16 +76,16 @@ class OurJob:
             hyperparameters={"epochs": "2", "batch_size": str(self.task.batch_size), "validation_fraction": "0"},
             environment={"SAGEMAKER_TRAINING_MODULE": "finetune.entry:main", "HF_HUB_OFFLINE": "1"},
         )
-        return TrainingJob(request, toolkit_command(), Storage(self.place / "s3"))
+        return TrainingJob(request, toolkit_command(), Storage(self.folder / "s3"))
 
     def _account(self) -> dict[str, float]:
-        path = self.place / "s3" / "checkpoints" / "account.json"
-        found: dict[str, float] = json.loads(path.read_text("utf-8")) if path.exists() else {}
-        return found
+        path = self.folder / "s3" / "checkpoints" / "account.json"
+        account: dict[str, float] = json.loads(path.read_text("utf-8")) if path.exists() else {}
+        return account
 
     def _move_to(self, position: int) -> None:
         """Rewrite the newest checkpoint with another position."""
-        store = CheckpointStore(self.place / "s3" / "checkpoints")
+        store = CheckpointStore(self.folder / "s3" / "checkpoints")
         loaded = store.restore()
         if loaded is None:
             raise RuntimeError("the first start has written no checkpoint")
@@ -95,7 +95,7 @@ class OurJob:
         about = replace(loaded.manifest.info, step=position, best=False)
         store.write(take_snapshot({name: Held(state) for name, state in parts.items()}), about)
         account = self._account() | {"last_step": position}
-        (self.place / "s3" / "checkpoints" / "account.json").write_text(json.dumps(account), "utf-8")
+        (self.folder / "s3" / "checkpoints" / "account.json").write_text(json.dumps(account), "utf-8")
 
 
 def _press_when(button: StopRequest, account: Path, step: int) -> None:

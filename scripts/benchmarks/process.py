@@ -33,8 +33,8 @@ _ENVIRONMENTS: Mapping[str, Mapping[str, str]] = {
 def measure(scale: Scale) -> None:
     """Print a row for each job, alone and next to a process that keeps a core busy."""
     begin("Process settings", ("job", f"{_DEFAULT}, s", *(name for name in _ENVIRONMENTS if name != _DEFAULT)))
-    with tempfile.TemporaryDirectory(prefix="benchmark-process-") as place:
-        for work in _works(Path(place), scale):
+    with tempfile.TemporaryDirectory(prefix="benchmark-process-") as folder:
+        for work in _works(Path(folder), scale):
             _measure(work, "alone", scale.repeats)
             with _busy():
                 _measure(work, "next to one busy process", scale.repeats)
@@ -54,13 +54,13 @@ def _measure(work: Work, company: str, repeats: int) -> None:
     row((f"{work.name}, {work.records:,}, {company}", middle(ours), *ratios))
 
 
-def _works(place: Path, scale: Scale) -> tuple[Work, ...]:
-    small = write_images(place / "images", scale.images)
-    learning = write_images(place / "learning", scale.learning_images)
+def _works(folder: Path, scale: Scale) -> tuple[Work, ...]:
+    small = write_images(folder / "images", scale.images)
+    learning = write_images(folder / "learning", scale.learning_images)
     return (
-        image_work(small, scale.models[0], scale.lesson(HEAD, scale.epochs[0], 32)),
-        image_work(learning, scale.models[-1], scale.lesson(ALL, 1)),
-        text_work(place / "texts", scale.texts, scale.lesson(ALL, 1), scale.longest_text),
+        image_work(small, scale.models[0], scale.recipe(HEAD, scale.epochs[0], 32)),
+        image_work(learning, scale.models[-1], scale.recipe(ALL, 1)),
+        text_work(folder / "texts", scale.texts, scale.recipe(ALL, 1), scale.longest_text),
     )
 
 

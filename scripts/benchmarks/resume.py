@@ -35,12 +35,12 @@ class Sides:
     """
 
     task: TextTask
-    place: Path
+    folder: Path
     positions: dict[int, list[tuple[float, float]]] = field(default_factory=dict)
 
     def measure(self, position: int, ours: OurJob) -> None:
         """Start both at a position, one after the other, so that both run under the same machine load."""
-        theirs = self.place / "theirs"
+        theirs = self.folder / "theirs"
         if position == FRESH:
             pair = ours.first_start(), trainer(self.task, theirs, "-")
         else:
@@ -64,7 +64,7 @@ def main(*, quick: bool) -> None:
             for position in positions:
                 sides.measure(position, ours)
             stops += ours.stop_seconds
-            shutil.rmtree(ours.place)
+            shutil.rmtree(ours.folder)
         report(heading, sides.positions, stops, measure_save_cost(Path(folder) / "saves"))
 
 

@@ -44,7 +44,7 @@ class SaveCost:
         return (self.stall + slower) / interval
 
 
-class Lesson:
+class TrainingLoop:
     """A ResNet-50 trained on noise."""
 
     def __init__(self) -> None:
@@ -71,23 +71,23 @@ class Lesson:
 
 def measure_save_cost(folder: Path) -> SaveCost:
     """Train for a while, saving repeatedly in the background."""
-    lesson = Lesson()
-    lesson.step()
-    alone = [lesson.step() for _ in range(STEPS)]
+    loop = TrainingLoop()
+    loop.step()
+    alone = [loop.step() for _ in range(STEPS)]
     buffers, stalls, writes, worked, beside = SnapshotBuffers(), [], [], [], []
     store = CheckpointStore(folder)
     with BackgroundWriter(store) as writer:
         for number in range(SAVES):
             began, seconds, cpu_seconds = time.monotonic(), writer.seconds, writer.cpu_seconds
-            snapshot = buffers.take(lesson.parts())
+            snapshot = buffers.take(loop.parts())
             stalls.append(time.monotonic() - began)
             writer.submit(snapshot, CheckpointInfo(number, "periodic", Specification.of({})))
             while writer.busy:
-                beside.append(lesson.step())
+                beside.append(loop.step())
             writer.wait()
             writes.append(writer.seconds - seconds)
             worked.append(writer.cpu_seconds - cpu_seconds)
-            alone += [lesson.step() for _ in range(2)]
+            alone += [loop.step() for _ in range(2)]
     newest = store.folder / str(store.names()[0])
     size = sum(entry.stat().st_size for entry in os.scandir(newest)) / 1e6
     median = statistics.median

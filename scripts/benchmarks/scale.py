@@ -7,7 +7,7 @@ from pathlib import Path
 
 from benchmarks.image_task import write_images
 from benchmarks.machine import on_gpu
-from benchmarks.work import Lesson, Work, image_work, text_work
+from benchmarks.work import Recipe, Work, image_work, text_work
 from finetune.config.hyperparameters import Precision
 
 
@@ -57,15 +57,15 @@ class Scale:
     trainer_bf16: bool = False
     thorough: bool = True
 
-    def lesson(self, learns: str, epochs: int, batch: int | None = None) -> Lesson:
+    def recipe(self, trainable_layers: str, epochs: int, batch: int | None = None) -> Recipe:
         """The training settings in this precision; `batch` defaults to that of trainable layers."""
-        return Lesson(learns, epochs, batch or self.batch, self.precision, self.trainer_bf16)
+        return Recipe(trainable_layers, epochs, batch or self.batch, self.precision, self.trainer_bf16)
 
-    def both(self, place: Path, lesson: Lesson) -> tuple[Work, Work]:
+    def both(self, folder: Path, recipe: Recipe) -> tuple[Work, Work]:
         """The usual pair: the last of the ResNets and MiniLM."""
-        task = write_images(place / "images", self.learning_images)
-        texts = text_work(place / "texts", self.texts, lesson, self.longest_text)
-        return image_work(task, self.models[-1], lesson), texts
+        task = write_images(folder / "images", self.learning_images)
+        texts = text_work(folder / "texts", self.texts, recipe, self.longest_text)
+        return image_work(task, self.models[-1], recipe), texts
 
     @property
     def arithmetic(self) -> str:

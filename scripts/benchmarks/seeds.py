@@ -28,14 +28,14 @@ def measure(scale: Scale) -> None:
         "standard error",
     )
     begin("Accuracy with and without cached features", columns)
-    with tempfile.TemporaryDirectory(prefix="benchmark-seeds-") as place:
-        for work in _works(Path(place), scale):
+    with tempfile.TemporaryDirectory(prefix="benchmark-seeds-") as folder:
+        for work in _works(Path(folder), scale):
             pairs = [_pair(work, seed) for seed in range(scale.seeds)]
-            differences = [one - other for one, other in pairs]
+            differences = [first - second for first, second in pairs]
             error = statistics.stdev(differences) / math.sqrt(len(differences))
-            kept, off = zip(*pairs, strict=True)
+            cached, off = zip(*pairs, strict=True)
             name = f"{work.name}, {work.records:,}"
-            row((name, _summary(kept), _summary(off), f"{statistics.mean(differences):+.4f}", f"{error:.4f}"))
+            row((name, _summary(cached), _summary(off), f"{statistics.mean(differences):+.4f}", f"{error:.4f}"))
     say(
         f"\nMean (minimum to maximum) accuracy over {scale.seeds} seeds on held-out records, after {_EPOCHS} epochs;"
         f" texts of up to {_TOKENS} tokens. Each seed with cached features and with feature_cache=off, which"
@@ -43,19 +43,19 @@ def measure(scale: Scale) -> None:
     )
 
 
-def _works(place: Path, scale: Scale) -> tuple[Work, ...]:
-    task = write_images(place / "images", scale.seed_records)
-    texts = text_work(place / "texts", scale.seed_records, scale.lesson(LAST_LAYERS, _EPOCHS), scale.longest_text)
+def _works(folder: Path, scale: Scale) -> tuple[Work, ...]:
+    task = write_images(folder / "images", scale.seed_records)
+    texts = text_work(folder / "texts", scale.seed_records, scale.recipe(LAST_LAYERS, _EPOCHS), scale.longest_text)
     return (
-        image_work(task, "resnet18", scale.lesson(HEAD, _EPOCHS)),
-        image_work(task, "resnet18", scale.lesson(LAST_LAYERS, _EPOCHS)),
+        image_work(task, "resnet18", scale.recipe(HEAD, _EPOCHS)),
+        image_work(task, "resnet18", scale.recipe(LAST_LAYERS, _EPOCHS)),
         replace(texts, ours={**texts.ours, "max_length": _TOKENS}),
     )
 
 
 def _pair(work: Work, seed: int) -> tuple[float, float]:
-    kept = work.accuracy(work.run_ours(seed=str(seed)).artifact)
-    return kept, work.accuracy(work.run_ours(seed=str(seed), feature_cache="off").artifact)
+    cached = work.accuracy(work.run_ours(seed=str(seed)).artifact)
+    return cached, work.accuracy(work.run_ours(seed=str(seed), feature_cache="off").artifact)
 
 
 def _summary(values: Sequence[float]) -> str:

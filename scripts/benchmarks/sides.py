@@ -46,23 +46,23 @@ class Run:
 
 
 def our_job(
-    place: Path, channels: Mapping[str, Path], hyperparameters: Mapping[str, str], environment: Mapping[str, str]
+    folder: Path, channels: Mapping[str, Path], hyperparameters: Mapping[str, str], environment: Mapping[str, str]
 ) -> Run:
     """Run the image's `train` on a new `/opt/ml`, without archiving the model or syncing checkpoints."""
-    root = place / "opt-ml"
+    root = folder / "opt-ml"
     shutil.rmtree(root, ignore_errors=True)
     request = TrainingRequest(
         channels=tuple(Channel(name, path) for name, path in channels.items()),
         hyperparameters=hyperparameters,
         checkpoint_path=None,
     )
-    folder = lay_out(root, request)
-    variables = {**_variables(), "PYTHONPATH": str(ROOT), "SAGEMAKER_BASE_DIR": str(folder.root)}
+    job_folder = lay_out(root, request)
+    variables = {**_variables(), "PYTHONPATH": str(ROOT), "SAGEMAKER_BASE_DIR": str(job_folder.root)}
     variables |= environment
-    watched = watch((sys.executable, str(ROOT / "container" / "train.py")), variables, folder.root)
+    watched = watch((sys.executable, str(ROOT / "container" / "train.py")), variables, job_folder.root)
     first, _ = watched.line(FIRST_STEP)
     epochs = tuple(when for when, text in watched.output if text.startswith("epoch ") and " took " in text)
-    return Run(watched.seconds, first, epochs, watched.peak_mib, folder.model)
+    return Run(watched.seconds, first, epochs, watched.peak_mib, job_folder.model)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ class TrainerSettings:
         train: folder of images, or a CSV.
         model: torchvision's name, or a transformers folder.
         weights: state dict of a torchvision model.
-        learns: trainable layers: `head`, `last layers` or `all`.
+        trainable_layers: trainable layers: `head`, `last layers` or `all`.
         rate: maximum learning rate.
         output: folder for the weights.
         precision: of the other sides.
@@ -85,7 +85,7 @@ class TrainerSettings:
     train: str
     model: str
     weights: str
-    learns: str
+    trainable_layers: str
     epochs: int
     batch: int
     rate: float

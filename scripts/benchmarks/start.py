@@ -21,8 +21,8 @@ def measure(scale: Scale) -> None:
     """Print a row for images and one for texts."""
     begin("Start to the first step", ("model, trainable layers", "ours, s", "Trainer, s", "Trainer / ours"))
     two_batches = replace(scale, learning_images=2 * scale.batch, texts=2 * scale.batch, longest_text=_TEXT)
-    with tempfile.TemporaryDirectory(prefix="benchmark-start-") as place:
-        for work in two_batches.both(Path(place), scale.lesson(ALL, 1)):
+    with tempfile.TemporaryDirectory(prefix="benchmark-start-") as folder:
+        for work in two_batches.both(Path(folder), scale.recipe(ALL, 1)):
             row((work.name, *_starts(work, scale.starts)))
     say(
         f"\nMedians of {scale.starts} starts, interleaved in slices of half a second; two batches of"

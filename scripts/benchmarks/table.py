@@ -34,9 +34,9 @@ def times(theirs: Sequence[float], ours: Sequence[float]) -> str:
 
 def ratio(numerators: Sequence[float], denominators: Sequence[float]) -> str:
     """The median ratio of interleaved runs; for several runs, also the minimum and maximum."""
-    ratios = sorted(one / other for one, other in zip(numerators, denominators, strict=True))
-    told = f"{statistics.median(ratios):.2f} x"
-    return told if len(ratios) == 1 else f"{told} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+    ratios = sorted(numerator / denominator for numerator, denominator in zip(numerators, denominators, strict=True))
+    text = f"{statistics.median(ratios):.2f} x"
+    return text if len(ratios) == 1 else f"{text} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
 
 
 def middle(values: Sequence[float], digits: int = 1) -> str:

@@ -34,16 +34,16 @@ class TextFiles:
     model: Path
 
 
-def write_texts(place: Path, count: int, longest: int = 0) -> TextFiles:
+def write_texts(folder: Path, count: int, longest: int = 0) -> TextFiles:
     """Write training and held-out texts; the label is the package of a text.
 
     Args:
-        place: root folder.
+        folder: root folder.
         count: number of training texts; as many are held out, at most one hundred.
         longest: number of characters at which texts are truncated; 0 for no limit.
     """
     rows = [(label, text[: longest or None]) for label, text in _rows(count + min(count, HELD_OUT))]
-    task = TextFiles(place / "train" / "texts.csv", place / "held-out" / "texts.csv", place / "model")
+    task = TextFiles(folder / "train" / "texts.csv", folder / "held-out" / "texts.csv", folder / "model")
     for path, part in ((task.train, rows[:count]), (task.held_out, rows[count:])):
         path.parent.mkdir(parents=True)
         with path.open("w", newline="", encoding="utf-8") as file:
@@ -66,16 +66,16 @@ def read_texts(path: Path) -> tuple[list[str], list[str]]:
 
 def _rows(count: int) -> Sequence[Row]:
     """`count` pairs (label, text), balanced over the packages, in a fixed shuffled order."""
-    found = []
+    records = []
     for folder, names in (("stdlib", LIBRARY), ("purelib", PACKAGES)):
         for name in names:
             texts = sorted(set(_texts(Path(sysconfig.get_path(folder)) / name)))
             random.Random(name).shuffle(texts)  # noqa: S311 - shuffling, not security
-            found += [(name, text) for text in texts[: max(1, 2 * count // (len(LIBRARY) + len(PACKAGES)))]]
-    random.Random(0).shuffle(found)  # noqa: S311
-    if len(found) < count:
-        raise ValueError(f"{count} texts are requested, but there are only {len(found)}: request fewer")
-    return found[:count]
+            records += [(name, text) for text in texts[: max(1, 2 * count // (len(LIBRARY) + len(PACKAGES)))]]
+    random.Random(0).shuffle(records)  # noqa: S311
+    if len(records) < count:
+        raise ValueError(f"{count} texts are requested, but there are only {len(records)}: request fewer")
+    return records[:count]
 
 
 def _texts(package: Path) -> Iterator[str]:

@@ -34,9 +34,9 @@ class TextTask:
         return self.records // self.batch_size
 
 
-def write_task(place: Path, records: int, batch_size: int) -> TextTask:
+def write_task(folder: Path, records: int, batch_size: int) -> TextTask:
     """Write table and model into a folder."""
-    task = TextTask(place / "train" / "texts.csv", place / "model", records, batch_size)
+    task = TextTask(folder / "train" / "texts.csv", folder / "model", records, batch_size)
     task.table.parent.mkdir(parents=True)
     draw = random.Random(1)  # noqa: S311 - test data, not security
     with task.table.open("w", newline="", encoding="utf-8") as file:

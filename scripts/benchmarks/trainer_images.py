@@ -57,11 +57,11 @@ def main() -> None:
             v2.Normalize(plain.mean, plain.std),
         ]
     )
-    data = ImageFolder(settings.train, plain if settings.learns == "head" else varied)
+    data = ImageFolder(settings.train, plain if settings.trainable_layers == "head" else varied)
     model = get_model(settings.model, weights=None)
     model.load_state_dict(torch.load(settings.weights, weights_only=True))
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name.startswith(_LEARNING[settings.learns]))
+        parameter.requires_grad_(name.startswith(_LEARNING[settings.trainable_layers]))
     model.fc = nn.Linear(model.fc.in_features, len(data.classes))
     trainer = Trainer(
         model=Classifier(model),

@@ -42,7 +42,7 @@ def main() -> None:
     tokenizer = AutoTokenizer.from_pretrained(settings.model)
     model = AutoModelForSequenceClassification.from_pretrained(settings.model, id2label=dict(enumerate(names)))
     for name, parameter in model.base_model.named_parameters():
-        parameter.requires_grad_(settings.learns == "all" or name.startswith(_LAST) or "pooler" in name)
+        parameter.requires_grad_(settings.trainable_layers == "all" or name.startswith(_LAST) or "pooler" in name)
     data = Texts(tokenizer(texts, truncation=True)["input_ids"], [names.index(label) for label in labels])
     trainer = Trainer(
         model=model,

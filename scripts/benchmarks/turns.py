@@ -92,7 +92,7 @@ class Turn:
 _TAKEN: ContextVar[Turn | None] = ContextVar("_TAKEN", default=None)
 
 
-def taken() -> Turn:
+def current_turn() -> Turn:
     """The turn for a command started here: that of `by_turns`, or one that is never paused."""
     return _TAKEN.get() or Turn()
 

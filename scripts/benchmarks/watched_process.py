@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.turns import Turn, taken, tree
+from benchmarks.turns import Turn, current_turn, tree
 
 _INTERVAL = 0.05
 _MIB = 2**20
@@ -56,7 +56,7 @@ def watch(command: Sequence[str], environment: Mapping[str, str], folder: Path) 
     Raises:
         CommandFailedError: it did not exit with 0.
     """
-    turn = taken()
+    turn = current_turn()
     process = turn.begin(
         lambda: subprocess.Popen(
             command, env=environment, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -102,6 +102,6 @@ class _MemorySampler(threading.Thread):
             # Processes start and end in the meantime.
             with suppress(OSError, IndexError, ValueError):
                 pages = sum(
-                    int(Path(f"/proc/{one}/statm").read_text("utf-8").split()[1]) for one in tree(self._process)
+                    int(Path(f"/proc/{pid}/statm").read_text("utf-8").split()[1]) for pid in tree(self._process)
                 )
                 self.most = max(self.most, pages * page)

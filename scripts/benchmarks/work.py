@@ -18,18 +18,18 @@ _HEAD_RATE = 3e-3
 
 
 @dataclass(frozen=True, slots=True)
-class Lesson:
+class Recipe:
     """Training settings.
 
     Attributes:
-        learns: trainable layers: `HEAD`, `LAST_LAYERS` (one group of a ResNet, two of MiniLM) or `ALL`.
+        trainable_layers: trainable layers: `HEAD`, `LAST_LAYERS` (one group of a ResNet, two of MiniLM) or `ALL`.
         epochs: passes over the records.
         batch: records per step.
         precision: of our job and of the bare loop.
         trainer_bf16: whether the Trainer uses bf16; its default is fp32.
     """
 
-    learns: str
+    trainable_layers: str
     epochs: int
     batch: int
     precision: Precision = "auto"
@@ -37,9 +37,9 @@ class Lesson:
 
     def strategy(self, groups: int) -> dict[str, str]:
         """The same settings as our hyperparameters."""
-        if self.learns == LAST_LAYERS:
+        if self.trainable_layers == LAST_LAYERS:
             return {"strategy": "partial", "unfrozen_groups": str(groups)}
-        return {"strategy": "full" if self.learns == ALL else "feature_extraction"}
+        return {"strategy": "full" if self.trainable_layers == ALL else "feature_extraction"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class Work:
     def run_ours(self, environment: Mapping[str, str] | None = None, /, **more: str) -> Run:
         """Run our job, like the Trainer's without evaluation in training, with extra variables and hyperparameters."""
         settings = self.theirs
-        wishes = {
+        hyperparameters = {
             **self.ours,
             "epochs": str(settings.epochs),
             "batch_size": str(settings.batch),
@@ -72,34 +72,34 @@ class Work:
             "validation_fraction": "0",
             "precision": settings.precision,
         }
-        return our_job(Path(settings.output).parent / "ours", self.channels, wishes | more, environment or {})
+        return our_job(Path(settings.output).parent / "ours", self.channels, hyperparameters | more, environment or {})
 
     def elsewhere(self, name: str) -> Work:
         """The same with its own folder, for several of our jobs at a time."""
-        place = Path(self.theirs.output).parent / name
-        return replace(self, theirs=replace(self.theirs, output=str(place / "trainer")))
+        folder = Path(self.theirs.output).parent / name
+        return replace(self, theirs=replace(self.theirs, output=str(folder / "trainer")))
 
 
-def image_work(task: ImageTask, model: str, lesson: Lesson) -> Work:
+def image_work(task: ImageTask, model: str, recipe: Recipe) -> Work:
     """A torchvision model with random weights, trained on images."""
     weights = task.weights(model)
-    rate = _HEAD_RATE if lesson.learns == HEAD else _RATES["images"]
-    output = task.place / "trainer"
+    rate = _HEAD_RATE if recipe.trainable_layers == HEAD else _RATES["images"]
+    output = task.folder / "trainer"
     return Work(
-        name=f"{model}, {lesson.learns}",
-        ours={"model_name": model, **lesson.strategy(1)},
+        name=f"{model}, {recipe.trainable_layers}",
+        ours={"model_name": model, **recipe.strategy(1)},
         theirs=TrainerSettings(
             "images",
             str(task.train),
             model,
             str(weights),
-            lesson.learns,
-            lesson.epochs,
-            lesson.batch,
+            recipe.trainable_layers,
+            recipe.epochs,
+            recipe.batch,
             rate,
             str(output),
-            lesson.precision,
-            lesson.trainer_bf16,
+            recipe.precision,
+            recipe.trainer_bf16,
         ),
         channels={"train": task.train, "model": weights.parent},
         accuracy=lambda artifact: image_accuracy(artifact, model, task.held_out),
@@ -107,25 +107,25 @@ def image_work(task: ImageTask, model: str, lesson: Lesson) -> Work:
     )
 
 
-def text_work(place: Path, count: int, lesson: Lesson, longest: int = 0) -> Work:
+def text_work(folder: Path, count: int, recipe: Recipe, longest: int = 0) -> Work:
     """A pretrained MiniLM, trained to classify docstrings by package, with at most `longest` characters each."""
-    files = write_texts(place, count, longest)
-    rate, output = _RATES["texts"], place / "trainer"
+    files = write_texts(folder, count, longest)
+    rate, output = _RATES["texts"], folder / "trainer"
     return Work(
-        name=f"MiniLM, {lesson.learns}",
-        ours={"label_column": "label", **lesson.strategy(2)},
+        name=f"MiniLM, {recipe.trainable_layers}",
+        ours={"label_column": "label", **recipe.strategy(2)},
         theirs=TrainerSettings(
             "texts",
             str(files.train),
             str(files.model),
             "",
-            lesson.learns,
-            lesson.epochs,
-            lesson.batch,
+            recipe.trainable_layers,
+            recipe.epochs,
+            recipe.batch,
             rate,
             str(output),
-            lesson.precision,
-            lesson.trainer_bf16,
+            recipe.precision,
+            recipe.trainer_bf16,
         ),
         channels={"train": files.train.parent, "model": files.model},
         accuracy=lambda artifact: text_accuracy(artifact, files.held_out),

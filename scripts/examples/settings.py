@@ -78,9 +78,9 @@ def read_settings(description: str | None, *, begins_with_model: bool = False, h
     )
 
 
-def _pairs(parser: argparse.ArgumentParser, given: list[str]) -> dict[str, str]:
+def _pairs(parser: argparse.ArgumentParser, texts: list[str]) -> dict[str, str]:
     pairs = {}
-    for text in given:
+    for text in texts:
         name, equals, value = text.partition("=")
         if not name or not equals:
             parser.error(f"{text!r}: expected NAME=VALUE")

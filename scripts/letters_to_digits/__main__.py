@@ -117,13 +117,21 @@ def read_options() -> Options:
     parser.add_argument("--seed", type=int, default=0, help="random seed (default: 0)")
     parser.add_argument("--show-logs", action="store_true", help="print the logs of the jobs")
     parser.add_argument("--image", metavar="NAME", help="run the jobs in this Docker image, without network access")
-    given = parser.parse_args()
-    if not 1 <= given.per_class <= 80:
-        parser.error(f"--per-class {given.per_class}: must be 1 to 80, as there are about 180 images per digit")
-    if given.folder is not None and given.folder.exists() and any(given.folder.iterdir()):
-        parser.error(f"--folder {given.folder} is not empty")
-    folder = Path(tempfile.mkdtemp(prefix="finetune-demo-")) if given.folder is None else given.folder.absolute()
-    return Options(folder, given.per_class, given.variants, given.epochs, given.seed, given.show_logs, given.image)
+    options = parser.parse_args()
+    if not 1 <= options.per_class <= 80:
+        parser.error(f"--per-class {options.per_class}: must be 1 to 80, as there are about 180 images per digit")
+    if options.folder is not None and options.folder.exists() and any(options.folder.iterdir()):
+        parser.error(f"--folder {options.folder} is not empty")
+    folder = Path(tempfile.mkdtemp(prefix="finetune-demo-")) if options.folder is None else options.folder.absolute()
+    return Options(
+        folder,
+        options.per_class,
+        options.variants,
+        options.epochs,
+        options.seed,
+        options.show_logs,
+        options.image,
+    )
 
 
 if __name__ == "__main__":

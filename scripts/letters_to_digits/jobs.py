@@ -113,11 +113,11 @@ def read_metrics(metrics: Mapping[str, Any], seconds: float, model: Path) -> Out
         seconds: duration of the job.
         model: path of the artifact.
     """
-    evaluated = {channel: found for channel, found in metrics.items() if "accuracy" in found}
+    evaluated = {channel: values for channel, values in metrics.items() if "accuracy" in values}
     return Outcome(
         trainable_parameters=int(metrics["job"]["trainable_parameters"]),
         seconds=seconds,
-        accuracy={channel: float(found["accuracy"]) for channel, found in evaluated.items()},
-        records={channel: int(found["records"]) for channel, found in evaluated.items()},
+        accuracy={channel: float(values["accuracy"]) for channel, values in evaluated.items()},
+        records={channel: int(values["records"]) for channel, values in evaluated.items()},
         model=model,
     )

@@ -56,7 +56,7 @@ def sbom_of(image: str) -> dict[str, Any]:
     }
     packages = _system_packages(_run(_inside(image, LIST_SYSTEM)).decode())
     bom["components"] = [*bom.get("components", []), *packages]
-    bom["dependencies"] = [*bom.get("dependencies", []), *({"ref": one["bom-ref"]} for one in packages)]
+    bom["dependencies"] = [*bom.get("dependencies", []), *({"ref": package["bom-ref"]} for package in packages)]
     error = JsonStrictValidator(SchemaVersion.V1_6).validate_str(json.dumps(bom))
     if error is not None:
         raise SbomError(f"the SBOM is not valid CycloneDX: {error}")
@@ -75,12 +75,12 @@ def _python_packages(folder: Path) -> dict[str, Any]:
 
 def _system_packages(listing: str) -> list[dict[str, Any]]:
     *lines, release = listing.splitlines()
-    found = []
+    packages = []
     for line in lines:
         name, version, architecture = line.split("\t")
         purl = f"pkg:deb/debian/{name}@{quote(version, safe='')}?arch={architecture}&distro={release}"
-        found.append({"type": "library", "bom-ref": purl, "name": name, "version": version, "purl": purl})
-    return found
+        packages.append({"type": "library", "bom-ref": purl, "name": name, "version": version, "purl": purl})
+    return packages
 
 
 def _inside(image: str, script: str) -> list[str]:
@@ -97,10 +97,10 @@ def _write(archive: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> N
 
 
 def _run(command: list[str]) -> bytes:
-    ended = subprocess.run(command, capture_output=True, check=False)
-    if ended.returncode:
-        raise SbomError(f"{' '.join(command[:3])} failed: {ended.stderr.decode(errors='replace').strip()}")
-    return ended.stdout
+    completed = subprocess.run(command, capture_output=True, check=False)
+    if completed.returncode:
+        raise SbomError(f"{' '.join(command[:3])} failed: {completed.stderr.decode(errors='replace').strip()}")
+    return completed.stdout
 
 
 def main() -> int:

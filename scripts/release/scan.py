@@ -90,23 +90,23 @@ def audit(packages: Mapping[str, str], service: str) -> list[Finding]:
         ScanError: it cannot be reached, or has not answered for every package.
     """
     # Local versions such as 2.11.0+cu130 are unknown to the service.
-    wanted = {name.lower(): version.partition("+")[0] for name, version in packages.items()}
+    versions = {name.lower(): version.partition("+")[0] for name, version in packages.items()}
     with tempfile.TemporaryDirectory() as folder:
         listing = Path(folder) / "packages.txt"
-        listing.write_text("".join(f"{name}=={version}\n" for name, version in wanted.items()), encoding="utf-8")
+        listing.write_text("".join(f"{name}=={version}\n" for name, version in versions.items()), encoding="utf-8")
         command = [sys.executable, "-m", "pip_audit", "--requirement", str(listing), "--no-deps", "--disable-pip"]
         command += ["--vulnerability-service", "osv", "--osv-url", service, "--format", "json", "--cache-dir", folder]
-        ended = subprocess.run(
+        completed = subprocess.run(
             [*command, "--progress-spinner", "off"], capture_output=True, text=True, check=False, timeout=900
         )
     try:
-        answers = json.loads(ended.stdout)["dependencies"]
+        answers = json.loads(completed.stdout)["dependencies"]
     except (ValueError, LookupError) as error:
-        cause = (ended.stderr.strip().splitlines() or ["pip-audit printed nothing"])[-1]
+        cause = (completed.stderr.strip().splitlines() or ["pip-audit printed nothing"])[-1]
         raise ScanError(f"{service} returned no result: {cause}", 3) from error
-    missing = len(wanted) - sum("vulns" in answer for answer in answers)
+    missing = len(versions) - sum("vulns" in answer for answer in answers)
     if missing:
-        raise ScanError(f"{service} was not queried for {missing} of {len(wanted)} packages", 3)
+        raise ScanError(f"{service} was not queried for {missing} of {len(versions)} packages", 3)
     return [
         Finding(answer["name"], answer["version"], frozenset({one["id"], *one["aliases"]}), tuple(one["fix_versions"]))
         for answer in answers

@@ -102,15 +102,15 @@ def _tar(folder: Path) -> int:
 
 
 def _tarfile(folder: Path) -> int:
-    found = 0
+    count = 0
     with tarfile.open(folder / "train_0", "r|", ignore_zeros=True) as archive:
         for member in archive:
             file = archive.extractfile(member)
             if file is not None:
                 file.read()
-                found += 1
+                count += 1
             archive.members = []  # type: ignore[attr-defined]  # else it keeps every header
-    return found
+    return count
 
 
 @contextmanager
@@ -130,9 +130,9 @@ def _sdk() -> Iterator[tuple[str, Callable[[Path, int], float]]]:
         def read(stream: Path, records: int) -> float:
             with fed(stream) as folder:
                 tell.write(f"{folder / 'train_0'}\n")
-                seconds, found = answers.readline().split()
-            if int(found) != records:
-                raise RuntimeError(f"the SDK found {found} records instead of {records}")
+                seconds, count = answers.readline().split()
+            if int(count) != records:
+                raise RuntimeError(f"the SDK found {count} records instead of {records}")
             return float(seconds)
 
         yield version, read

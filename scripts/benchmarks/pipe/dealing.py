@@ -50,8 +50,8 @@ def measure(scale: Scale) -> Iterator[Row]:
 
 def source_of(folder: Path) -> StreamSource:
     """The channel whose FIFOs are in a folder."""
-    wanted = DecodeOptions("image-classification", parse_hyperparameters({}).data)
-    return StreamSource(place_of(folder), StreamLayout("train", "recordio"), wanted)
+    options = DecodeOptions("image-classification", parse_hyperparameters({}).data)
+    return StreamSource(place_of(folder), StreamLayout("train", "recordio"), options)
 
 
 def _epoch(stream: Path, times: int, sharing: StreamSharing) -> float:

@@ -50,10 +50,10 @@ def _protobuf(scale: Scale) -> Row:
         return np.array(record.FromString(payload).features["values"].float32_tensor.values[:], np.float32)
 
     def ours(payload: bytes) -> NDArray[Any]:
-        found = read_protobuf_record(memoryview(payload)).features["values"]
-        if not isinstance(found, RecordTensor):
+        tensor = read_protobuf_record(memoryview(payload)).features["values"]
+        if not isinstance(tensor, RecordTensor):
             raise TypeError("numbers were written")
-        return found.values.copy()  # ours are views of the payload, theirs are not
+        return tensor.values.copy()  # ours are views of the payload, theirs are not
 
     if any((theirs(payload) != ours(payload)).any() for payload in payloads[:8]):
         raise RuntimeError("protobuf reads different numbers")

@@ -133,12 +133,12 @@ def _first_batch(scale: Scale, scratch: Path) -> Row:
 
 
 def _first_through_pipe(objects: Path, speed: float) -> float:
-    with tempfile.TemporaryDirectory(prefix="pipe-") as place:
+    with tempfile.TemporaryDirectory(prefix="pipe-") as folder:
         began = time.perf_counter()
         manners = FeederOptions(bytes_per_second=speed, burst_bytes=_BURST, fifos_ahead=0)
-        feeder = PipeFeeder("train", Path(place), objects, PipeSource(), manners)
+        feeder = PipeFeeder("train", Path(folder), objects, PipeSource(), manners)
         try:
-            with closing(loader(Path(place)).iterate(0)) as batches:
+            with closing(loader(Path(folder)).iterate(0)) as batches:
                 next(batches)
                 return time.perf_counter() - began
         finally:
@@ -147,17 +147,17 @@ def _first_through_pipe(objects: Path, speed: float) -> float:
 
 def _first_from_files(images: list[bytes], scale: Scale) -> float:
     """Write the files at the speed of the source, then read the first batch."""
-    with tempfile.TemporaryDirectory(prefix="files-") as place:
+    with tempfile.TemporaryDirectory(prefix="files-") as folder:
         began = time.perf_counter()
         written = number = 0
         for label in _LABELS.names:
-            (Path(place) / label).mkdir()
+            (Path(folder) / label).mkdir()
         while written < scale.source:
             image = images[number % len(images)]
-            (Path(place) / str(number % 2) / f"{number:06d}.jpg").write_bytes(image)
+            (Path(folder) / str(number % 2) / f"{number:06d}.jpg").write_bytes(image)
             written, number = written + len(image), number + 1
             time.sleep(max(0.0, began + written / scale.rate - time.perf_counter()))
-        reader = read_image_folder(list_files("train", Path(place)))
+        reader = read_image_folder(list_files("train", Path(folder)))
         dataset = Dataset(reader, tuple(range(len(reader))), _LABELS, ImageTransform(GEOMETRY, "none"))
         with closing(Batches(dataset, _options(), BadRecords("train", 0)).iterate(0)) as batches:
             next(batches)
@@ -182,8 +182,8 @@ def _memory_of(stream: Path, times: int) -> list[float]:
     """MiB before the first record and peak MiB of a process that loads a stream `times` times."""
     with fed(stream, times) as folder:
         command = (sys.executable, "-m", "benchmarks.pipe.long_stream", folder)
-        told = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-    return [int(kib) / 1024 for kib in told.split()]
+        output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    return [int(kib) / 1024 for kib in output.split()]
 
 
 def use_two_cores() -> None:

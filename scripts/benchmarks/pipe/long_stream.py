@@ -23,10 +23,10 @@ def main() -> None:
 
 
 def _kib(name: str) -> int:
-    found = re.search(rf"^{name}:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
-    if found is None:
+    match = re.search(rf"^{name}:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
+    if match is None:
         raise RuntimeError(f"the kernel does not report {name}")
-    return int(found[1])
+    return int(match[1])
 
 
 if __name__ == "__main__":

@@ -19,8 +19,8 @@ def main() -> None:
     for line in sys.stdin:
         began = time.perf_counter()
         with open(line.strip(), "rb") as file:  # noqa: PTH123 - as its users do
-            found = sum(1 for _ in read_recordio(file))
-        print(time.perf_counter() - began, found, file=answers, flush=True)
+            count = sum(1 for _ in read_recordio(file))
+        print(time.perf_counter() - began, count, file=answers, flush=True)
 
 
 if __name__ == "__main__":

@@ -32,10 +32,10 @@ def through_fifo(stream: Path, read: Read, records: int | None = None, times: in
     """
     with fed(stream, times) as folder:
         began = time.perf_counter()
-        found = read(folder)
+        count = read(folder)
         seconds = time.perf_counter() - began
-    if records is not None and found != records:
-        raise RuntimeError(f"{read.__name__} found {found} records instead of {records}")
+    if records is not None and count != records:
+        raise RuntimeError(f"{read.__name__} found {count} records instead of {records}")
     return seconds
 
 
@@ -97,15 +97,15 @@ def write_images(path: Path, images: list[bytes]) -> None:
 
 def jpegs(count: int, *, noise: float = 0.0, quality: int = 75) -> list[bytes]:
     """Different images of 500 x 375: 40 kB each, and 122 kB with `noise=6, quality=95`."""
-    found = []
+    contents = []
     for number in range(count):
         draw = np.random.default_rng(number)
         small = Image.fromarray(draw.integers(0, 256, (47, 63, 3), dtype=np.uint8))
         pixels = np.asarray(small.resize((500, 375), Image.Resampling.BICUBIC)) + draw.normal(0, noise, (375, 500, 1))
         file = io.BytesIO()
         Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(file, "JPEG", quality=quality)
-        found.append(file.getvalue())
-    return found
+        contents.append(file.getvalue())
+    return contents
 
 
 def _masked(content: bytes) -> bytes:

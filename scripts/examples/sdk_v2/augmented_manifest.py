@@ -34,8 +34,8 @@ def main(settings: Settings) -> None:
         )
         for name, uri in settings.channels.items()
     }
-    told = {**settings.hyperparameters, "attribute_names": ",".join(ATTRIBUTES)}
-    estimator_for(replace(settings, hyperparameters=told)).fit(channels, wait=settings.wait)
+    hyperparameters = {**settings.hyperparameters, "attribute_names": ",".join(ATTRIBUTES)}
+    estimator_for(replace(settings, hyperparameters=hyperparameters)).fit(channels, wait=settings.wait)
 
 
 if __name__ == "__main__":

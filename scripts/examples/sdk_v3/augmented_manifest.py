@@ -22,8 +22,8 @@ ATTRIBUTES = ["source-ref", "class"]
 
 def main(settings: Settings) -> None:
     """Train on the lines of manifests, with `train` reshuffled in every epoch."""
-    told = {**settings.hyperparameters, "attribute_names": ",".join(ATTRIBUTES)}
-    trainer = trainer_for(replace(settings, hyperparameters=told))
+    hyperparameters = {**settings.hyperparameters, "attribute_names": ",".join(ATTRIBUTES)}
+    trainer = trainer_for(replace(settings, hyperparameters=hyperparameters))
     channels = []
     for name, uri in settings.channels.items():
         lines = S3DataSource(

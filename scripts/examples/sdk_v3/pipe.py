@@ -18,7 +18,9 @@ from examples.settings import Settings, read_settings
 def main(settings: Settings) -> None:
     """Train on channels that stream."""
     trainer = trainer_for(settings)
-    channels = [trainer.create_input_data_channel(one.channel_name, one.data_source) for one in inputs_of(settings)]
+    channels = [
+        trainer.create_input_data_channel(channel.channel_name, channel.data_source) for channel in inputs_of(settings)
+    ]
     for channel in channels:
         channel.input_mode = "Pipe"
     trainer.train(input_data_config=channels, wait=settings.wait)
