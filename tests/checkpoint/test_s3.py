@@ -46,9 +46,9 @@ def test_same_files_are_uploaded_with_manifest_last(s3: S3, tmp_path: Path) -> N
     for file in (tmp_path / name).iterdir():
         answer = s3.client.get_object(Bucket=s3.bucket, Key=f"jobs/one/{name}/{file.name}")
         assert answer["Body"].read() == file.read_bytes()
-    puts = [path.rpartition("/")[2] for method, path in s3.proxy.requests if method == "PUT"]
-    assert len(puts) == 6
-    assert puts[-1] == "manifest.json"
+    uploads = [path.rpartition("/")[2] for method, path in s3.proxy.requests if method == "PUT"]
+    assert len(uploads) == 6
+    assert uploads[-1] == "manifest.json"
 
 
 def test_large_file_uses_multipart_upload(s3: S3, tmp_path: Path) -> None:

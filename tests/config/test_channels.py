@@ -58,7 +58,7 @@ def test_code_channel_is_ignored_with_note() -> None:
 
 
 @pytest.mark.parametrize(
-    ("channels", "beginning"),
+    ("channels", "prefix"),
     [
         ({}, "There is no channel 'train'"),
         ({"test": Request()}, "There is no channel 'train'"),
@@ -84,8 +84,8 @@ def test_code_channel_is_ignored_with_note() -> None:
         ),
     ],
 )
-def test_invalid_channels_are_rejected(channels: dict[str, Request], beginning: str) -> None:
-    assert message_for(channels).startswith(beginning)
+def test_invalid_channels_are_rejected(channels: dict[str, Request], prefix: str) -> None:
+    assert message_for(channels).startswith(prefix)
 
 
 def test_content_type_must_match_task() -> None:

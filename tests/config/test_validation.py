@@ -15,7 +15,7 @@ def test_rules_name_declared_hyperparameters() -> None:
 
 
 @pytest.mark.parametrize(
-    ("raw", "beginning"),
+    ("raw", "prefix"),
     [
         ({"lr_schedule": "step"}, "lr_schedule='step' needs lr_step_epochs"),
         ({"lr_schedule": "step", "lr_step_epochs": "20,10"}, "lr_step_epochs must be above 0 and ascending"),
@@ -25,7 +25,7 @@ def test_rules_name_declared_hyperparameters() -> None:
         ({"label_column": "a", "text_column": "a"}, "label_column, text_column and text_pair_column must"),
     ],
 )
-def test_contradictory_values_are_rejected(raw: dict[str, str], beginning: str) -> None:
+def test_contradictory_values_are_rejected(raw: dict[str, str], prefix: str) -> None:
     with pytest.raises(UserError) as caught:
         parse_hyperparameters(raw)
-    assert str(caught.value).startswith(beginning)
+    assert str(caught.value).startswith(prefix)

@@ -69,7 +69,7 @@ def test_successful_job_exits_with_0(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize(
-    "statement, beginning",
+    "statement, prefix",
     [
         ("sys.exit(3)", "named:main ended with SystemExit: 3"),
         ("raise KeyboardInterrupt", "named:main ended with KeyboardInterrupt"),
@@ -78,11 +78,9 @@ def test_successful_job_exits_with_0(machine: Machine) -> None:
         ("raise ValueError('x')", "named:main ended with ValueError: x"),
     ],
 )
-def test_failures_mistaken_for_success_by_toolkit_are_reported(
-    machine: Machine, statement: str, beginning: str
-) -> None:
+def test_failures_mistaken_for_success_by_toolkit_are_reported(machine: Machine, statement: str, prefix: str) -> None:
     assert machine.run(f"def main(): {statement}") == 1
-    assert machine.failure.startswith(beginning)
+    assert machine.failure.startswith(prefix)
 
 
 def test_exit_without_reported_success_is_a_failure(machine: Machine) -> None:

@@ -88,7 +88,7 @@ def test_script_receives_environment_variables(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text, code, beginning",
+    "text, code, prefix",
     [
         ("import sys; sys.exit(7)", 1, "The script ended with exit code 7"),
         ("raise OSError('no errno')", 1, "The script ended with exit code 1"),
@@ -97,23 +97,23 @@ def test_script_receives_environment_variables(tmp_path: Path) -> None:
         ("import os; os.kill(os.getpid(), 11)", 139, "The script was terminated by SIGSEGV"),
     ],
 )
-def test_failing_script_fails_job(tmp_path: Path, text: str, code: int, beginning: str) -> None:
+def test_failing_script_fails_job(tmp_path: Path, text: str, code: int, prefix: str) -> None:
     exit_code, log = run(tmp_path, {"user.py": text}, {"sagemaker_program": "user.py", "epochs": "3"})
     assert exit_code == code, log
-    assert failure(tmp_path).startswith(beginning)
+    assert failure(tmp_path).startswith(prefix)
 
 
 @pytest.mark.parametrize(
-    "hyperparameters, beginning",
+    "hyperparameters, prefix",
     [
         ({"sagemaker_program": "other.py"}, "The script sagemaker_program='other.py' is missing from the code"),
         ({"sagemaker_program": "user.py", "sagemaker_mpi_enabled": "true"}, "sagemaker_mpi_enabled: MPI is not"),
     ],
 )
-def test_unsupported_script_is_reported(tmp_path: Path, hyperparameters: Mapping[str, str], beginning: str) -> None:
+def test_unsupported_script_is_reported(tmp_path: Path, hyperparameters: Mapping[str, str], prefix: str) -> None:
     code, log = run(tmp_path, {"user.py": "print()"}, hyperparameters)
     assert code == 1, log
-    assert failure(tmp_path).startswith(beginning)
+    assert failure(tmp_path).startswith(prefix)
 
 
 LISTEN = """

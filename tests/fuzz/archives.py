@@ -201,10 +201,10 @@ def odd_names(packed: Packed) -> Situation:
     )
     tar_format = packed.choose((tarfile.GNU_FORMAT, tarfile.PAX_FORMAT))
     members = packed.members()
-    odd = member(name, b"odd")
+    unusual = member(name, b"odd")
     if "\0" in name:
-        odd[0].name, odd[0].pax_headers, tar_format = "odd", {"path": name}, tarfile.PAX_FORMAT
-    members.insert(packed.choose((0, len(members))), odd)
+        unusual[0].name, unusual[0].pax_headers, tar_format = "odd", {"path": name}, tarfile.PAX_FORMAT
+    members.insert(packed.choose((0, len(members))), unusual)
     try:
         packed.write(members, tar_format)
     except (UnicodeError, ValueError):

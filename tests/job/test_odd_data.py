@@ -139,7 +139,7 @@ def test_missing_column_in_one_object_is_allowed(tmp_path: Path) -> None:
 
 
 def test_label_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
-    table = lines(tmp_path / "table", *({"text": "cat", "label": f"{one}\ud800"} for one in "abab"))
+    table = lines(tmp_path / "table", *({"text": "cat", "label": f"{label}\ud800"} for label in "abab"))
     job = texts(tmp_path, {"train": table})
     assert job.exit_code == 1
     assert "the label holds half of a surrogate pair" in job.failure

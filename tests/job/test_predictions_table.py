@@ -95,7 +95,7 @@ def test_more_classes_have_the_top_ten(tmp_path: Path) -> None:
     result = evaluated(names, [3, 5])
     header, *rows = written(tmp_path, result)
     assert header[:7] == ["record", "label", "predicted_label", *(
-        f"{what}:top_{rank}" for rank in (1, 2) for what in ("label", "probability")
+        f"{column}:top_{rank}" for rank in (1, 2) for column in ("label", "probability")
     )]  # fmt: skip
     assert len(header) == 3 + 20
     for row, probabilities in zip(rows, result.predictions.probabilities, strict=True):

@@ -51,7 +51,7 @@ def test_job_stopped_by_rule_is_exported(tmp_path: Path, holdout: Path, artifact
     assert not metrics["job"]["finished"]
     assert metrics["validation"]["records"] > 0
     report = json.loads((job.folder.output_data / "report.json").read_text("utf-8"))
-    assert [one["rule"] for one in report["findings"]] == ["WeightUpdateRatio"]
+    assert [finding["rule"] for finding in report["findings"]] == ["WeightUpdateRatio"]
     assert job.artifact()["labels"]
 
 

@@ -29,10 +29,10 @@ def run(workdir: Path, channels: Mapping[str, Path], options: Mapping[str, str])
     return succeeded(run_training(workdir, channels, options))
 
 
-def assert_same(one: FinishedJob, other: FinishedJob) -> None:
-    assert one.weights() == other.weights()
-    assert one.metrics()["job"]["history"] == other.metrics()["job"]["history"]
-    assert one.predictions() == other.predictions()
+def assert_same(first: FinishedJob, second: FinishedJob) -> None:
+    assert first.weights() == second.weights()
+    assert first.metrics()["job"]["history"] == second.metrics()["job"]["history"]
+    assert first.predictions() == second.predictions()
 
 
 @pytest.fixture
@@ -86,9 +86,9 @@ def test_damaged_features_are_recomputed(tmp_path: Path, pool: Path, holdout: Pa
         content = bytearray(path.read_bytes())
         content[len(content) // 2] ^= 255
         path.write_bytes(bytes(content))
-    again = run(tmp_path / "again", channels, HEAD)
-    assert all(left == 0 for left, _ in cached_features(again))
-    assert_same(again, cold)
+    repeated = run(tmp_path / "again", channels, HEAD)
+    assert all(left == 0 for left, _ in cached_features(repeated))
+    assert_same(repeated, cold)
     assert all(left == of for left, of in cached_features(run(tmp_path / "warm", channels, HEAD)))
 
 

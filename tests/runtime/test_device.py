@@ -34,7 +34,7 @@ def test_cpu_is_selected_if_no_gpu_is_expected() -> None:
 
 
 @pytest.mark.parametrize(
-    "gpu, expected, beginning, part",
+    "gpu, expected, prefix, part",
     [
         (NO_DRIVER, "ml.p4d.24xlarge", "A GPU is expected (ml.p4d.24xlarge)", "no NVIDIA driver"),
         (Gpu("broken", (12, 8), (13, 0)), None, "The host's NVIDIA driver is too old", "CUDA 12.8"),
@@ -42,11 +42,11 @@ def test_cpu_is_selected_if_no_gpu_is_expected() -> None:
         (Gpu("no CUDA-capable device", (13, 0), (13, 0)), "ml.g5.xlarge", "A GPU is expected", "CUDA-capable"),
     ],
 )
-def test_unusable_gpu_is_refused_with_cause_first(gpu: Gpu, expected: str | None, beginning: str, part: str) -> None:
+def test_unusable_gpu_is_refused_with_cause_first(gpu: Gpu, expected: str | None, prefix: str, part: str) -> None:
     with pytest.raises(PlatformError) as raised:
         select_device(gpu, expected)
     message = str(raised.value)
-    assert message.startswith(beginning)
+    assert message.startswith(prefix)
     assert part in message
     assert len(message) < 1024
 

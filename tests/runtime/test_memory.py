@@ -61,9 +61,9 @@ before = resident()
 blocks = [bytearray(b"x") * 2**20 for _ in range(64)]
 last = bytearray(b"x") * 2**20
 del blocks
-kept = resident() - before
+retained = resident() - before
 release_freed_memory()
-print((resident() - before) / kept)
+print((resident() - before) / retained)
 """
 
 
@@ -73,14 +73,14 @@ def output_of(script: str, *arguments: str, **environment: str) -> float:
     return float(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)
 
 
-def kept(block: int, *, equal_sizes: bool, **environment: str) -> float:
+def retained_mib(block: int, *, equal_sizes: bool, **environment: str) -> float:
     """The share of a freed block that a process still holds."""
     return output_of(KEPT, str(block), str(equal_sizes), **environment)
 
 
 @pytest.mark.parametrize(("mib", "equal_sizes", "is_kept"), [(64, True, True), (24, False, True), (64, False, False)])
 def test_freed_blocks_up_to_the_limit_are_kept(mib: int, equal_sizes: bool, is_kept: bool) -> None:
-    share = kept(mib * MIB, equal_sizes=equal_sizes)
+    share = retained_mib(mib * MIB, equal_sizes=equal_sizes)
     assert share > 0.9 if is_kept else share < 0.1
 
 
@@ -101,17 +101,17 @@ def test_arena_setting_of_the_user_is_respected() -> None:
 
 @pytest.mark.parametrize("name", ["MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"])
 def test_allocator_settings_of_the_user_are_respected(name: str) -> None:
-    assert kept(64 * MIB, equal_sizes=True, **{name: "131072"}) < 0.1
+    assert retained_mib(64 * MIB, equal_sizes=True, **{name: "131072"}) < 0.1
 
 
 @pytest.mark.parametrize(
-    ("given", "spins"),
+    ("options", "spins"),
     [({}, "1000"), ({"GOMP_SPINCOUNT": "0"}, "0"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None)],
 )
 def test_wait_policy_of_the_user_is_respected(
-    given: dict[str, str], spins: str | None, monkeypatch: pytest.MonkeyPatch
+    options: dict[str, str], spins: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    environment = dict(given)
+    environment = dict(options)
     monkeypatch.setattr("finetune.runtime.memory.os.environ", environment)
     set_spin_time()
     assert environment.get("GOMP_SPINCOUNT") == spins

@@ -80,7 +80,7 @@ def test_images_in_json_are_classified(image_endpoint: Endpoint, image_job: Fini
 
 
 @pytest.mark.parametrize(
-    ("body", "content_type", "accept", "status", "beginning"),
+    ("body", "content_type", "accept", "status", "prefix"),
     [
         (b"no picture", "image/jpeg", "*/*", 400, "the image cannot be decoded"),
         (b"{", "application/json", "*/*", 400, "the body is not application/json"),
@@ -92,11 +92,11 @@ def test_images_in_json_are_classified(image_endpoint: Endpoint, image_job: Fini
     ],
 )
 def test_client_errors_have_client_statuses(
-    image_endpoint: Endpoint, body: bytes, content_type: str, accept: str, status: int, beginning: str
+    image_endpoint: Endpoint, body: bytes, content_type: str, accept: str, status: int, prefix: str
 ) -> None:
     answer = image_endpoint.invoke(body, content_type, accept)
     assert answer.status_code == status
-    assert answer.text.startswith(beginning)
+    assert answer.text.startswith(prefix)
     assert image_endpoint.ping() == 200
 
 
@@ -130,11 +130,11 @@ def text_endpoint(text_job: FinishedJob) -> Iterator[Endpoint]:
 @pytest.fixture(scope="module")
 def texts(text_job: FinishedJob, documentation: Path) -> list[str]:
     """The texts of the evaluation, in the order of its predictions; keys end with a record's first line number."""
-    beginning, by_line = 1, {}
+    first_line, by_line = 1, {}
     with documentation.open(encoding="utf-8", newline="") as file:
         reader = csv.reader(file)
         for module, text in reader:
-            by_line[beginning], beginning = (module, text), reader.line_num + 1
+            by_line[first_line], first_line = (module, text), reader.line_num + 1
     predicted = text_job.predictions()
     chosen = [by_line[int(row["record"].rpartition(":")[2])] for row in predicted]
     assert [module for module, _ in chosen] == [row["label"] for row in predicted]
