@@ -25,11 +25,11 @@ SEVERAL |= {"disjoint": "amber,violet", "overlapping": "amber,blue,violet"}
 
 def write_classes(folder: Path, names: list[str], per_class: int = 6) -> Path:
     """Write one folder per class; classes that the model does not know reuse images of a known one."""
-    names = list(COLORS)
+    colors = list(COLORS)
     for index, name in enumerate(names):
         (folder / name).mkdir(parents=True)
         for number in range(per_class):
-            colour = name if name in COLORS else names[index % 3]
+            colour = name if name in COLORS else colors[index % 3]
             image = encode_image(make_image(colour, 400 + number + 50 * index))
             (folder / name / f"{number}.png").write_bytes(image)
     return folder

@@ -19,8 +19,8 @@ def test_plan_lists_unused_hyperparameters(tmp_path: Path, images: Path, holdout
         "momentum": "0.9",
     }
     job = succeeded(run_training(tmp_path, channels, options))
-    notes = [line.strip() for line in job.log.splitlines() if line.startswith("  note ")]
-    assert notes == [
+    log_notes = [line.strip() for line in job.log.splitlines() if line.startswith("  note ")]
+    assert log_notes == [
         "note      text_column has no effect: it applies to texts, and the task is image-classification.",
         "note      validation_fraction has no effect: there is a channel 'validation'.",
         "note      augmentation_views has no effect: no layers are frozen from the input on, so there are no features"
@@ -28,5 +28,5 @@ def test_plan_lists_unused_hyperparameters(tmp_path: Path, images: Path, holdout
         "note      checkpoint_keep has no effect: the job has no checkpoint folder.",
     ]
     notes = json.loads((job.folder.output_data / "report.json").read_text("utf-8"))["asked"]["notes"]
-    assert [line.removeprefix("note").strip() for line in notes] == notes[1:]
+    assert [line.removeprefix("note").strip() for line in log_notes] == notes[1:]
     assert notes[0] == "momentum has no effect: only sgd, rmsprop and nag use it."
