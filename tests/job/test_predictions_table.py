@@ -55,7 +55,7 @@ def evaluated(
 
 def written(folder: Path, result: EvaluationResult, metrics: dict[str, object] | None = None) -> list[list[str]]:
     write_metrics(folder, metrics or {})
-    write_predictions(folder, {"test": result}, create_task(one.batches.label_map))
+    write_predictions(folder, {"test": result}, create_task(result.batches.label_map))
     with (folder / "test_predictions.csv").open(newline="", encoding="utf-8") as file:
         return list(csv.reader(file))
 
