@@ -16,7 +16,16 @@ import torch
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
-from benchmarks.sides import FIRST_STEP, RATE, TRAINED, TrainerSettings, read_settings, tell
+from benchmarks.sides import (
+    FIRST_STEP,
+    RATE,
+    TRAINABLE_IMAGE_LAYERS,
+    TRAINABLE_TEXT_LAYERS,
+    TRAINED,
+    TrainerSettings,
+    read_settings,
+    tell,
+)
 from finetune.runtime.precision import choose_numerics
 
 _POOL = 50
@@ -30,7 +39,7 @@ def main() -> None:
     numerics = choose_numerics(settings.precision, device)
     build = _images if settings.kind == "images" else _texts
     model, batches = build(settings, device)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=settings.rate, fused=True)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=settings.rate, fused=True)
     scaler = GradScaler(device.type, enabled=numerics.scaled)
 
     def step(inputs: dict[str, Tensor], targets: Tensor) -> None:
@@ -77,6 +86,7 @@ def _images(settings: TrainerSettings, device: torch.device) -> tuple[nn.Module,
     data = ImageFolder(settings.train, get_model_weights(settings.model).DEFAULT.transforms())
     model = get_model(settings.model, weights=None)
     model.load_state_dict(torch.load(settings.weights, weights_only=True))
+    _freeze(model, TRAINABLE_IMAGE_LAYERS[settings.learns])
     model.fc = nn.Linear(model.fc.in_features, len(data.classes))
     model.to(device, memory_format=torch.channels_last)
     pixels = torch.stack([image for image, _ in data]).to(device, memory_format=torch.channels_last)
@@ -94,6 +104,7 @@ def _texts(settings: TrainerSettings, device: torch.device) -> tuple[nn.Module, 
     names = sorted(set(labels))
     tokenizer = AutoTokenizer.from_pretrained(settings.model)
     model = AutoModelForSequenceClassification.from_pretrained(settings.model, num_labels=len(names)).to(device)
+    _freeze(model.base_model, TRAINABLE_TEXT_LAYERS[settings.learns])
     tokens = tokenizer(texts, truncation=True)["input_ids"]
     order = _by_length([len(ids) for ids in tokens], settings.batch)
     batches = []
@@ -102,6 +113,12 @@ def _texts(settings: TrainerSettings, device: torch.device) -> tuple[nn.Module, 
         padded = tokenizer.pad({"input_ids": [tokens[row] for row in rows]}, return_tensors="pt").to(device)
         batches.append((dict(padded), torch.tensor([names.index(labels[row]) for row in rows], device=device)))
     return model, batches
+
+
+def _freeze(model: nn.Module, trainable: tuple[str, ...]) -> None:
+    """Freeze all parameters whose names have none of these beginnings."""
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name.startswith(trainable))
 
 
 def _by_length(lengths: list[int], batch: int) -> list[int]:

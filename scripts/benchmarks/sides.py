@@ -19,6 +19,14 @@ ROOT = Path(__file__).resolve().parents[2]
 FIRST_STEP, EPOCH_DONE = "first batch trained", "epoch done"
 TRAINED, RATE = "records trained since", "records per second by the device"
 PASS_BEGINS, PASS_DONE = "the pass begins", "the pass is done"
+TRAINABLE_IMAGE_LAYERS: Mapping[str, tuple[str, ...]] = {"head": (), "last layers": ("layer4",), "all": ("",)}
+"""Beginnings of the names of the trainable parameters of a ResNet, besides the new head."""
+TRAINABLE_TEXT_LAYERS: Mapping[str, tuple[str, ...]] = {
+    "head": ("pooler",),
+    "last layers": ("encoder.layer.4.", "encoder.layer.5.", "pooler"),
+    "all": ("",),
+}
+"""The same for MiniLM, besides the classifier."""
 _OFFLINE = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 
@@ -126,7 +134,8 @@ def tell(line: str) -> None:
 
 def python(module: str, *arguments: str) -> Watched:
     """Run a module of this folder in a separate process."""
-    variables = {**_variables(), "PYTHONPATH": f"{ROOT / 'scripts'}:{ROOT / 'src'}"}
+    paths = [str(ROOT / "scripts"), str(ROOT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    variables = {**_variables(), "PYTHONPATH": ":".join(paths)}
     return watch((sys.executable, "-P", "-m", module, *arguments), variables, ROOT)
 
 

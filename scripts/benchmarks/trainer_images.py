@@ -6,7 +6,6 @@ the Trainer's default, such as loading data in the training process itself.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -17,10 +16,8 @@ from torchvision.models import get_model, get_model_weights
 from torchvision.transforms import v2
 from transformers import Trainer
 
-from benchmarks.sides import read_settings
+from benchmarks.sides import TRAINABLE_IMAGE_LAYERS, read_settings
 from benchmarks.trainer_settings import Clock, arguments_of
-
-_LEARNING: Mapping[str, tuple[str, ...]] = {"head": (), "last layers": ("layer4",), "all": ("",)}
 
 
 class Classifier(nn.Module):
@@ -61,7 +58,7 @@ def main() -> None:
     model = get_model(settings.model, weights=None)
     model.load_state_dict(torch.load(settings.weights, weights_only=True))
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name.startswith(_LEARNING[settings.trainable_layers]))
+        parameter.requires_grad_(name.startswith(TRAINABLE_IMAGE_LAYERS[settings.trainable_layers]))
     model.fc = nn.Linear(model.fc.in_features, len(data.classes))
     trainer = Trainer(
         model=Classifier(model),

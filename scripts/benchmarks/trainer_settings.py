@@ -20,12 +20,20 @@ class Clock(TrainerCallback):
         del args, state, control, rest
         if not self.stepped:
             self.stepped = True
+            _synchronize()
             tell(FIRST_STEP)
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:  # noqa: ANN401 - types of the Trainer
         """Report the end of the epoch."""
         del args, state, control, rest
+        _synchronize()
         tell(EPOCH_DONE)
+
+
+def _synchronize() -> None:
+    """Wait for the GPU, which computes asynchronously."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
 def arguments_of(settings: TrainerSettings, **more: Any) -> TrainingArguments:  # noqa: ANN401 - types of the Trainer

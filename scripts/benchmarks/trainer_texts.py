@@ -11,11 +11,9 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, DataCollatorWithPadding, Trainer
 
-from benchmarks.sides import read_settings
+from benchmarks.sides import TRAINABLE_TEXT_LAYERS, read_settings
 from benchmarks.text_files import read_texts
 from benchmarks.trainer_settings import Clock, arguments_of
-
-_LAST = ("encoder.layer.4.", "encoder.layer.5.")
 
 
 class Texts(torch.utils.data.Dataset[dict[str, object]]):
@@ -42,7 +40,7 @@ def main() -> None:
     tokenizer = AutoTokenizer.from_pretrained(settings.model)
     model = AutoModelForSequenceClassification.from_pretrained(settings.model, id2label=dict(enumerate(names)))
     for name, parameter in model.base_model.named_parameters():
-        parameter.requires_grad_(settings.trainable_layers == "all" or name.startswith(_LAST) or "pooler" in name)
+        parameter.requires_grad_(name.startswith(TRAINABLE_TEXT_LAYERS[settings.trainable_layers]))
     data = Texts(tokenizer(texts, truncation=True)["input_ids"], [names.index(label) for label in labels])
     trainer = Trainer(
         model=model,
