@@ -1,0 +1,1 @@
+"""Checks on a GPU: CUDA tests, exactness, speed, virtual devices, and deterministic algorithms."""
