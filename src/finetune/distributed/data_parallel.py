@@ -117,7 +117,7 @@ class DataParallel(Generic[Result]):
         flat = self._reduced([_flattened(tensors) for tensors in self._gradients.partial_sums])
         sizes = [parameter.numel() for parameter in self._parameters]
         for parameter, gradient in zip(self._parameters, torch.split(flat, sizes), strict=True):
-            parameter.grad = gradient.view_as(parameter)
+            parameter.grad = gradient.as_strided(parameter.size(), parameter.stride())
 
     def _reduced(self, blocks: Sequence[Tensor]) -> Tensor:
         return all_reduce_in_fixed_order(blocks, self._virtual_devices, self._world)
@@ -166,8 +166,12 @@ def _taken_gradient(parameter: nn.Parameter) -> Tensor:
     """Remove and return the gradient of a parameter; zeros if the shard did not use it."""
     gradient = parameter.grad
     parameter.grad = None
-    return torch.zeros_like(parameter) if gradient is None else gradient
+    if gradient is None:
+        return torch.zeros_like(parameter)
+    # In the memory layout of the parameter, such as channels-last, as in DDP's buckets and as fused optimizers require.
+    return gradient if gradient.stride() == parameter.stride() else torch.empty_like(parameter).copy_(gradient)
 
 
 def _flattened(tensors: Sequence[Tensor]) -> Tensor:
-    return torch.cat([tensor.flatten() for tensor in tensors])
+    """Concatenate the elements of dense tensors in the order of their memory."""
+    return torch.cat([tensor.as_strided((tensor.numel(),), (1,)) for tensor in tensors])
