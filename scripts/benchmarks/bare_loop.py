@@ -86,7 +86,7 @@ def _images(settings: TrainerSettings, device: torch.device) -> tuple[nn.Module,
     data = ImageFolder(settings.train, get_model_weights(settings.model).DEFAULT.transforms())
     model = get_model(settings.model, weights=None)
     model.load_state_dict(torch.load(settings.weights, weights_only=True))
-    _freeze(model, TRAINABLE_IMAGE_LAYERS[settings.learns])
+    _freeze(model, TRAINABLE_IMAGE_LAYERS[settings.trainable_layers])
     model.fc = nn.Linear(model.fc.in_features, len(data.classes))
     model.to(device, memory_format=torch.channels_last)
     pixels = torch.stack([image for image, _ in data]).to(device, memory_format=torch.channels_last)
@@ -104,7 +104,7 @@ def _texts(settings: TrainerSettings, device: torch.device) -> tuple[nn.Module, 
     names = sorted(set(labels))
     tokenizer = AutoTokenizer.from_pretrained(settings.model)
     model = AutoModelForSequenceClassification.from_pretrained(settings.model, num_labels=len(names)).to(device)
-    _freeze(model.base_model, TRAINABLE_TEXT_LAYERS[settings.learns])
+    _freeze(model.base_model, TRAINABLE_TEXT_LAYERS[settings.trainable_layers])
     tokens = tokenizer(texts, truncation=True)["input_ids"]
     order = _by_length([len(ids) for ids in tokens], settings.batch)
     batches = []

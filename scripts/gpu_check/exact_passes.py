@@ -63,7 +63,7 @@ def _load(task: Task, scale: Scale, scratch: Path) -> Backbone:
             spec=ModelSpec(name=IMAGE_MODEL if task.kind == "images" else None),
             task="image-classification" if task.kind == "images" else "text-classification",
             labels=tuple(f"class-{number}" for number in range(CLASSES)),
-            multi_label=False,
+            problem_type="single_label_classification",
             pretrained=True,
             image_size=scale.image_size if task.kind == "images" else None,
             max_length=None,

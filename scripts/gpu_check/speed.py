@@ -132,7 +132,7 @@ def _run_side(module: str, task: Task, learns: str, scale: Scale, folder: Path) 
         train=str(task.train if task.kind == "images" else task.train / "texts.csv"),
         model=IMAGE_MODEL if task.kind == "images" else str(task.model),
         weights=str(task.weights or ""),
-        learns=learns,
+        trainable_layers=learns,
         epochs=scale.epochs,
         batch=scale.batch,
         rate=_LEARNING_RATE,
