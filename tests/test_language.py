@@ -1,4 +1,4 @@
-"""Docstrings are statements in standard terms, and messages contain no archaic words."""
+"""Docstrings are statements in standard terms and match the code, and messages contain no archaic words."""
 
 from __future__ import annotations
 
@@ -52,6 +52,32 @@ def test_docstrings_use_standard_terms(folder: str, words: re.Pattern[str], per_
     ]
     text = "\n".join(docstrings)
     assert len(words.findall(text)) <= per_thousand * len(re.findall(r"[A-Za-z']+", text)) / 1000
+
+
+def documented_attributes(node: ast.ClassDef) -> list[str]:
+    section = re.search(r"Attributes:\n((?:    .*\n?|\n)+)", ast.get_docstring(node) or "")
+    return re.findall(r"^    (\w+):", section[1], re.MULTILINE) if section else []
+
+
+def defined_names(node: ast.ClassDef) -> set[str]:
+    """Names of methods and properties, and of all assigned fields, class variables and attributes."""
+    names = {child.name for child in ast.walk(node) if isinstance(child, ast.FunctionDef)}
+    names |= {child.id for child in ast.walk(node) if isinstance(child, ast.Name) and isinstance(child.ctx, ast.Store)}
+    return names | {child.attr for child in ast.walk(node) if isinstance(child, ast.Attribute)}
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_documented_attributes_exist(folder: str) -> None:
+    classes = [
+        (path, node) for path, tree in parsed(folder) for node in ast.walk(tree) if isinstance(node, ast.ClassDef)
+    ]
+    undefined = [
+        f"{path}: {node.name}.{name}"
+        for path, node in classes
+        for name in documented_attributes(node)
+        if name not in defined_names(node)
+    ]
+    assert undefined == []
 
 
 def string_constants(tree: ast.Module) -> Iterator[str]:

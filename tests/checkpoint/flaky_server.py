@@ -27,7 +27,7 @@ class FlakyServer:
     Attributes:
         port: of the upstream server.
         decide: method, path -> the fault for this request.
-        seen: method and path of every request, in order.
+        requests: method and path of every request, in order.
     """
 
     port: int

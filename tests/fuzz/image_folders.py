@@ -35,9 +35,9 @@ class Images:
     """Labeled images to be written into the channel `train`.
 
     Attributes:
-        labels: labels that a reader should find, with the number of the image.
         folder: the channel.
         draw: hypothesis' draw.
+        records: labels that a reader should find, with the number of the image.
         piped: whether the channel is in Pipe mode.
     """
 

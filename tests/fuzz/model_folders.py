@@ -44,7 +44,7 @@ class Folder:
         path: the folder.
         model_type: its family.
         draw: hypothesis' draw.
-        words: added to one of the records.
+        word: added to one of the records.
         pairs: whether the records have two texts.
         shapes: sizes of the images, in pixels.
         clean: a folder without common additions unknown to the library; `None` for the folder itself.

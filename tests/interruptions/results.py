@@ -23,7 +23,7 @@ class JobOutput:
 
     Attributes:
         metrics: without the interruption history.
-        of_the_artifact: the same, from the metrics file next to the weights.
+        artifact_metrics: the same, from the metrics file next to the weights.
         report: without the interruption history, wall-clock findings, times, and settings that a restart may change.
         files: other files of the artifact and of the output, by name; not the report page, which shows times.
     """

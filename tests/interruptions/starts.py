@@ -74,7 +74,7 @@ class Disturbance:
         when: condition, polled every millisecond.
         seconds: delay after that.
         signals: sent in sequence; after SIGKILL the machine is gone.
-        again_seconds: delay between two signals.
+        interval_seconds: delay between two signals.
     """
 
     name: str

@@ -135,7 +135,7 @@ def find_duplicates(parts: Mapping[str, Subset]) -> dict[str, object]:
 
 
 def check_duplicates(parts: Mapping[str, Subset]) -> dict[str, object]:
-    """`equal_contents`, or the reason why it was skipped.
+    """`find_duplicates`, or the reason why it was skipped.
 
     It is skipped if a channel cannot be read again, or if there are so many records that reading them would take long.
     """

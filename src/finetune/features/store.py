@@ -48,7 +48,7 @@ class FeatureStore:
     """Features of numbered entries: one row each, or one row per token for texts of variable length.
 
     Attributes:
-        lengths: `[entries]` number of rows of each entry, `UNKNOWN` or `BAD`.
+        lengths: `[entries]` number of rows of each entry, `NOT_CACHED` or `BAD`.
         begins: `[entries]` first row of each cached entry.
     """
 

@@ -26,8 +26,8 @@ class ModelRequest:
         scratch: folder for unpacked archives; created when needed.
         trained: False if the model is evaluated without training, so that a new head would predict at random.
         sixteen_bit_depth: bits used by the 16-bit grayscale images of the data; None if there are none.
-        ordered: whether the user gave the labels in the order of the outputs; else they come from the data, in any
-            order.
+        labels_ordered: whether the user gave the labels in the order of the outputs; else they come from the data, in
+            any order.
     """
 
     spec: ModelSpec

@@ -15,7 +15,7 @@ class ParameterGroup:
     Attributes:
         name: layer group and kind, such as `layer4/decay`.
         parameters: names in `backbone.module.named_parameters()`.
-        rate: peak learning rate.
+        learning_rate: peak learning rate.
         weight_decay: weight decay; 0 for normalization parameters and biases.
     """
 

@@ -28,7 +28,7 @@ class Cadence:
 
     Attributes:
         steps: Optimizer steps between checkpoints, or `None`; applies regardless of the cost.
-        seconds: Minimum seconds between time-based checkpoints, or `None`; extended if `MOST_COST` requires it.
+        seconds: Minimum seconds between time-based checkpoints, or `None`; extended if `MAX_COST_SHARE` requires it.
     """
 
     steps: int | None

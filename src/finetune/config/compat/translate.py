@@ -20,7 +20,7 @@ class Setting:
     Attributes:
         name: as the user wrote it.
         text: the value as the user wrote it.
-        claim: the translated assignment.
+        assignment: the translated assignment.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Settings:
     """The request translated to the names of this project.
 
     Attributes:
-        chosen: setting by hyperparameter.
+        resolved: setting by hyperparameter.
         notes: translated or ignored settings.
         faults: unknown names, values without a translation, and names that contradict each other.
         objective: objective metric of a tuner.

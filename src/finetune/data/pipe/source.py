@@ -61,8 +61,8 @@ class RecordSource(Protocol):
         channel: channel name.
         task: task of the records.
         stop: event set by the consumer to interrupt a wait for data.
-        others: number of records in the last epoch read that belong to another share.
-        head: first bytes of that epoch, from which `codec_of` makes a codec in another process.
+        other_records: number of records in the last epoch read that belong to another share.
+        head: first bytes of that epoch, from which `codec_for` makes a codec in another process.
     """
 
     channel: str
@@ -93,7 +93,7 @@ class StreamSource:
         channel: channel name.
         task: task of the records.
         stop: event set by the consumer to interrupt a wait for data.
-        others: always 0, since there is no other share.
+        other_records: always 0, since there is no other share.
         head: first bytes of the current epoch, as many as are needed to choose the codec.
     """
 

@@ -73,7 +73,7 @@ class StreamShare:
         channel: channel name.
         task: task of the records.
         stop: event set by the consumer to interrupt a wait for data.
-        others: number of records of the other side in the last epoch read.
+        other_records: number of records of the other side in the last epoch read.
     """
 
     def __init__(self, source: RecordSource, split: StreamSplit, *, held_out: bool) -> None:

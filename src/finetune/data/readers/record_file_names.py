@@ -31,7 +31,7 @@ class RecordFile:
 
     Attributes:
         key: path relative to the channel's folder.
-        form: format of the records.
+        format: format of the records.
     """
 
     key: str

@@ -85,8 +85,8 @@ class Dialect:
 def split_rows(lines: Iterable[bytes], dialect: Dialect, delimiter_line: bytes = b"") -> Iterator[RawRow]:
     """Join the lines of quoted fields into rows; blank rows and byte order marks are skipped.
 
-    A row with misplaced quotation marks is yielded as its first line, which `cells_of` refuses. The next row begins on
-    the following line, so that a stray mark affects only one row.
+    A row with misplaced quotation marks is yielded as its first line, which `split_cells` refuses. The next row begins
+    on the following line, so that a stray mark affects only one row.
 
     Args:
         lines: lines without their line ends.
@@ -94,7 +94,7 @@ def split_rows(lines: Iterable[bytes], dialect: Dialect, delimiter_line: bytes =
         delimiter_line: line that declares the delimiter and is not a row.
 
     Raises:
-        UnclosedQuote: if a quoted field is not closed, or is longer than `LONGEST_ROW`.
+        UnclosedQuote: if a quoted field is not closed, or is longer than `MAX_ROW_BYTES`.
     """
     delimiter = dialect.delimiter.encode()
     numbered_lines = _numbered_lines(lines, delimiter_line)

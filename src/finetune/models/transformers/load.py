@@ -291,7 +291,7 @@ def _set_classifier(
     path = family.layout.classifier
     classifier = get_linear(model, path)
     if rows is None:
-        # `_draw_head` initializes its values with all other new parameters of the head.
+        # `_initialize_head` initializes its values with all other new parameters of the head.
         new = nn.Linear(classifier.in_features, classes, bias=classifier.bias is not None, device="meta")
         model.set_submodule(path, new.to_empty(device="cpu"))
     else:
