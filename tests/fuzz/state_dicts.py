@@ -249,7 +249,7 @@ def weights_of_another_model(file: File) -> Situation:
     file.hyperparameters["model_name"] = other
     file.has_reference = False
     file.content = dict(file.state)
-    return Situation(f"{file.network} with model_name={other}", (file.network, "another network"))
+    return Situation(f"{file.network} with model_name={other}", (file.network, "another model"))
 
 
 # --- Names -----------------------------------------------------------------------------------------------------------
@@ -393,7 +393,7 @@ def model_name(file: File) -> Situation:
     file.name = f"{other}-12345678.pth"
     if not file.network.startswith("regnet"):
         file.hyperparameters.pop("model_name", None)
-    return Situation(f"{file.network} in {file.name}", (file.network, "another network"))
+    return Situation(f"{file.network} in {file.name}", (file.network, "another model"))
 
 
 @mutation

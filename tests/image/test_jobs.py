@@ -65,7 +65,7 @@ def test_missing_weights_without_network_access_are_reported(
     request = build_request({"train": train_images}, {"model_name": "resnet18"})
     code, container = runner.run(tmp_path / "ml", request)
     assert code == 1
-    assert container.failure.startswith("There are no local weights for 'resnet18' here")
+    assert container.failure.startswith("There are no local weights for 'resnet18'")
 
 
 def test_text_job(runner: ContainerRunner, tmp_path: Path) -> None:

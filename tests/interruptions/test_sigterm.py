@@ -65,7 +65,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Traini
     "disturbance",
     [
         at_startup(),
-        after_line("Network", 0.0),
+        after_line("Model ", 0.0),
         after_line("first batch", 0.02),
         after_line("epoch=", 0.005, 1),
         after_line("epoch=", 0.03, 2),
@@ -128,7 +128,7 @@ def test_no_step_is_repeated_after_sigterm(zygote: Zygote, tmp_path: Path) -> No
 
 def test_nothing_is_exported_before_first_step(zygote: Zygote, tmp_path: Path) -> None:
     job = text_job(tmp_path / "job", "full")
-    stopped = start(zygote, job, tmp_path / "opt-ml", sigterm(after_line("Network", 0.0)))
+    stopped = start(zygote, job, tmp_path / "opt-ml", sigterm(after_line("Model ", 0.0)))
     assert stopped.exit_code == 0, stopped.log
     if "first batch" not in stopped.log:  # otherwise it was too late
         assert "there is no model to export" in stopped.log
@@ -143,7 +143,7 @@ def test_processes_started_by_platform_train_command(zygote: Zygote, tmp_path: P
     """
     job = text_job(tmp_path / "job", "partial", epochs="40")
     interruptions = (
-        Interruption(Moment(0.0, "named columns"), "reclaim"),
+        Interruption(Moment(0.0, "label from column"), "reclaim"),
         Interruption(Moment(0.02, "epoch=2;"), "reclaim_twice"),
         Interruption(Moment(0.05, "epoch="), "kill"),
         Interruption(Moment(0.0, "epoch=40;"), "reclaim"),

@@ -16,6 +16,7 @@ from finetune.job import evaluate, run
 from finetune.monitoring.rules import tensors
 from finetune.monitoring.tensorboard import EventFile
 from finetune.runtime.optional import Guard, optional
+from finetune.tasks.single_label import SingleLabelClassification
 from finetune.training.observers import rules as watching
 from tests.support.coloured_images import write_images
 from tests.support.whole_jobs import run_training, succeeded
@@ -144,7 +145,7 @@ def test_evaluation_of_objective_channel_is_required(
 def test_failed_threshold_measurement_keeps_the_thresholds(
     tmp_path: Path, artifact: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evaluate, "metrics_at_thresholds", broken)
+    monkeypatch.setattr(SingleLabelClassification, "metrics_at_thresholds", broken)
     train = write_images(tmp_path / "train", 8, names=("blue", "green"))
     job = succeeded(
         run_training(tmp_path / "job", {"train": train, "model": artifact}, {**SHORT, "target_recall": "0.9"})

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 ROWS = {"cutting": 6, "dealing": 2, "decoding": 2, "loading": 3}
 BEGINNINGS = {
     "cutting": ("| RecordIO, ", "| TFRecord, ", "| tar, "),
-    "dealing": ("| dealing to ",),
+    "dealing": ("| distribution to ",),
     "decoding": ("| Record of ", "| JPEG, "),
     "loading": ("| whole loader ", "| first batch, ", "| peak memory "),
 }
@@ -27,7 +27,7 @@ def test_every_part_prints_its_rows() -> None:
     command = (str(ROOT / "scripts" / "benchmark"), "pipe", "--quick", *part_options)
     printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     _, _, header, _, *rows = printed.splitlines()
-    assert header.startswith("| what | ours | against |")
+    assert header.startswith("| measurement | ours | reference |")
     assert {row.count("|") for row in rows} == {6}
     expected = [BEGINNINGS[part] for part in reversed(ROWS) for _ in range(ROWS[part])]
     assert len(rows) == len(expected)
