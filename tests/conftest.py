@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -19,6 +20,19 @@ os.environ["MPLBACKEND"] = "Agg"
 # The duration of an example depends more on the machine than on the code.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
+
+
+SLOW_SUITES = ("clients", "distributed", "fuzz", "interruptions", "publishing", "scripts", "serving")
+"""Folders of tests that run whole jobs, servers or several processes."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of the slow suites, before `-m` selects tests by their marks."""
+    folders = [Path(__file__).parent / suite for suite in SLOW_SUITES]
+    for item in items:
+        if any(item.path.is_relative_to(folder) for folder in folders):
+            item.add_marker(pytest.mark.slow)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

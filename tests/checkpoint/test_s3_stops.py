@@ -19,6 +19,8 @@ from tests.checkpoint.conftest import S3
 from tests.checkpoint.flaky_server import Fault
 from tests.checkpoint.states import StaticState, checkpoint_info, make_parts
 
+pytestmark = pytest.mark.slow
+
 SHORT = S3Timeouts(attempts=4, connect_seconds=5.0, read_seconds=1.0, stop_seconds=30.0)
 
 

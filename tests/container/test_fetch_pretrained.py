@@ -20,6 +20,8 @@ from finetune.models.load import load_backbone
 from tests.support.model_requests import request_model
 from tests.support.tiny_transformers import write_folder
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 NAME = "tiny-distilbert"
 REVISION = "0" * 40

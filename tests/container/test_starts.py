@@ -9,10 +9,14 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import pytest
+
 from sagemaker_simulator import JobFolder, lay_out
 from tests.support.coloured_images import write_images
 from tests.support.tiny_transformers import write_folder
 from tests.support.whole_jobs import ENVIRONMENT, TRAIN, build_request
+
+pytestmark = pytest.mark.slow
 
 STARTS = 20
 AUDIT = """

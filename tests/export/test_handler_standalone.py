@@ -19,6 +19,8 @@ from tests.support.artifact_folders import bert_folder
 from tests.support.artifact_images import encode_image, make_image
 from tests.support.exported_models import LABELS, ModelSetup, evaluate
 
+pytestmark = pytest.mark.slow
+
 # Starts like the toolkit: the handler's folder on the path, the handler by name, the request's body as bytes.
 SERVE = """
 import importlib.abc, json, sys

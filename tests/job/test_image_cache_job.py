@@ -13,6 +13,8 @@ from finetune.data.record import Content
 from finetune.data.transforms.base import ImageTransform
 from tests.support.whole_jobs import FinishedJob, run_training, succeeded
 
+pytestmark = pytest.mark.slow
+
 FULL = {"strategy": "full", "augmentation": "strong"}
 FROZEN = {"strategy": "partial", "feature_cache": "off"}
 OPTIONS = {"epochs": "3", "batch_size": "6"}

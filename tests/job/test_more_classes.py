@@ -18,6 +18,8 @@ from tests.support.coloured_images import COLORS, encode_image, make_image
 from tests.support.tiny_transformers import write_folder
 from tests.support.whole_jobs import FinishedJob, build_request, run_request, run_training, succeeded
 
+pytestmark = pytest.mark.slow
+
 SHORT = {"epochs": "1", "batch_size": "6", "augmentation": "none"}
 SEVERAL = {"superset": "amber,blue,green,red,violet", "subset": "green,red", "renamed": "blue,grass,red"}
 SEVERAL |= {"disjoint": "amber,violet", "overlapping": "amber,blue,violet"}

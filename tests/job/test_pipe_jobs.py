@@ -34,6 +34,8 @@ from tests.support.stream_writers import escaped_recordio
 from tests.support.tiny_transformers import write_folder
 from tests.support.whole_jobs import FinishedJob, run_request, succeeded
 
+pytestmark = pytest.mark.slow
+
 FROM_SCRATCH = {
     "model_name": "resnet18",
     "strategy": "from_scratch",

@@ -11,6 +11,8 @@ from finetune.data.readers.image_folder import ImageFolderReader
 from finetune.data.record import Record
 from tests.support.whole_jobs import run_training
 
+pytestmark = pytest.mark.slow
+
 OPTIONS = {"strategy": "full", "epochs": "2", "batch_size": "4"}
 
 

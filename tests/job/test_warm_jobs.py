@@ -13,6 +13,8 @@ from finetune.features.warm_pool import FOLDER
 from finetune.sagemaker.paths import WARM_POOL
 from tests.support.whole_jobs import FinishedJob, run_training, succeeded
 
+pytestmark = pytest.mark.slow
+
 FOUND = re.compile(r"Loaded (\d+) of (\d+) cached features for \w+")
 SAVED = re.compile(r"Saved \d+ features of")
 HEAD = {"strategy": "feature_extraction", "epochs": "2", "batch_size": "6"}

@@ -14,6 +14,8 @@ from finetune.sagemaker.paths import Paths
 from sagemaker_simulator import Channel, TrainingRequest, lay_out
 from tests.support.processes import run_processes
 
+pytestmark = pytest.mark.slow
+
 HYPERPARAMETERS = {
     "strategy": "from_scratch",
     "model_name": "resnet18",

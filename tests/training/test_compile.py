@@ -16,6 +16,8 @@ from finetune.training.compile import check_compiler
 from tests.support.tiny import TinyBackbone
 from tests.support.training_setup import CPU, TinyTraining, request
 
+pytestmark = pytest.mark.slow
+
 COMPILED = parse_hyperparameters({"compile": "true"})
 
 

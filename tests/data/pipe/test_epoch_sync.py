@@ -13,6 +13,8 @@ import pytest
 from tests.support.stream_sharing import BATCH, feed, processes
 from tests.support.stream_writers import recordio
 
+pytestmark = pytest.mark.slow
+
 
 def images(count: int) -> bytes:
     return b"".join(recordio(struct.pack("<IfQQ", 0, n % 3, n, 0) + b"\xff\xd8" + bytes(n % 9)) for n in range(count))

@@ -15,6 +15,8 @@ from sagemaker_simulator.feeder import PipeFeeder
 from tests.support.stream_sharing import BATCH, processes
 from tests.support.stream_writers import recordio
 
+pytestmark = pytest.mark.slow
+
 LENGTHS = (9 * BATCH + 1, 6 * BATCH + 3)
 
 

@@ -16,6 +16,8 @@ from finetune.data.pipe.sharing import LocalProcessGroup
 from tests.support.stream_sharing import BATCH, feed, processes, read_shares, source_of
 from tests.support.stream_writers import recordio
 
+pytestmark = pytest.mark.slow
+
 IMAGES = b"".join(recordio(struct.pack("<IfQQ", 0, n % 3, n, 0) + b"\xff\xd8" + bytes(n * 7)) for n in range(21))
 # The first row is the header and not a record; the last batch has fewer records than there are processes.
 TEXTS = b"class,text\n" + b"".join(b'%d,"a ""text"", number %d"\n' % (n % 2, n) for n in range(22))
