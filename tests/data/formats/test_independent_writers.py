@@ -63,9 +63,8 @@ def test_sparse_records_of_the_sdk() -> None:
 
 
 def test_tensorboard_records() -> None:
-    assert [bytes(payload) for payload in read_tfrecords(window("tensorboard.tfrecord"))] == [
-        payload(n * 9) for n in range(4)
-    ]
+    records = [bytes(record) for record in read_tfrecords(window("tensorboard.tfrecord"))]
+    assert records == [payload(n * 9) for n in range(4)]
 
 
 def test_tensorflow_examples() -> None:
