@@ -152,13 +152,9 @@ _IGNORED_ALIASES = (
         ignored_alias(name, BLAZING, _WORD_VECTORS_ONLY)
         for name in ("buckets", "min_count", "vector_dim", "word_ngrams")
     ),
-    ignored_alias(
-        "per_device_eval_batch_size",
-        HUGGING_FACE,
-        "evaluation uses the batch size of training; results do not depend on it",
-    ),
-    ignored_alias(
-        "eval_batch_size", HUGGING_FACE, "evaluation uses the batch size of training; results do not depend on it"
+    *(
+        ignored_alias(name, HUGGING_FACE, "evaluation uses the batch size of training; results do not depend on it")
+        for name in ("per_device_eval_batch_size", "eval_batch_size")
     ),
     *(
         ignored_alias(name, HUGGING_FACE, _FIXED_EVALUATION)
