@@ -31,7 +31,17 @@ MAY_IMPORT: dict[str, set[str]] = {
     "strategies": {"config", "models.backbone"},
     "tasks": {"config", "data.labels"},
     "evaluation": {"config", "runtime", "monitoring", "data", "models", "tasks"},
-    "training": {"config", "runtime", "monitoring", "checkpoint", "data", "models", "strategies", "tasks"},
+    "training": {
+        "config",
+        "runtime",
+        "distributed",
+        "monitoring",
+        "checkpoint",
+        "data",
+        "models",
+        "strategies",
+        "tasks",
+    },
     "features": {"config", "runtime", "checkpoint", "data", "models", "strategies", "training"},
     "export": {"config", "runtime", "models"},
     "job": {

@@ -26,10 +26,10 @@ def rows_of_shard(records: int, virtual_devices: int, shard: int) -> slice:
     return slice(records * shard // virtual_devices, records * (shard + 1) // virtual_devices)
 
 
-def shard_seed(seed: int, step: int, shard: int) -> int:
+def shard_seed(seed: int, step: int, shard: int = 0) -> int:
     """Return the seed of all randomness of a shard in an optimizer step, mainly dropout; 63 bits.
 
-    Shard 0 has the seed that a job of a single virtual device uses for the whole step.
+    A job with a single virtual device has shard 0 only.
     """
     name = f"{seed}/{step}" if shard == 0 else f"{seed}/{step}/{shard}"
     digest = hashlib.blake2b(name.encode(), digest_size=8, person=b"step").digest()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -12,6 +11,7 @@ from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
 from finetune.data.loading.batches import Batch
+from finetune.distributed.virtual_devices import shard_seed
 from finetune.models.backbone import Backbone, Outputs
 from finetune.monitoring.timing import Timing
 from finetune.runtime.precision import Numerics
@@ -22,12 +22,6 @@ from finetune.training.state import EpochTotals
 
 Forward = Callable[[Mapping[str, Tensor]], Outputs]
 """The part of the model that a batch's inputs enter."""
-
-
-def step_seed(seed: int, step: int) -> int:
-    """Return the seed of all randomness in optimizer step `step`, mainly dropout; 63 bits."""
-    digest = hashlib.blake2b(f"{seed}/{step}".encode(), digest_size=8, person=b"step").digest()
-    return int.from_bytes(digest, "big") >> 1
 
 
 def seed_generators(seed: int, device: torch.device) -> None:
@@ -81,7 +75,7 @@ class TrainStep:
         records = sum(len(batch.targets) for batch in batches)
         if not records:
             return torch.full((), torch.nan)
-        seed_generators(step_seed(self.seed, step), self.numerics.device)
+        seed_generators(shard_seed(self.seed, step), self.numerics.device)
         self.probe.begin(step)
         mean = torch.zeros((), device=self.numerics.device)
         for batch in batches:
