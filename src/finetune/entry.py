@@ -16,6 +16,8 @@ from typing import NoReturn
 
 from finetune.errors import UserError
 from finetune.job.request import Request, read_request
+from finetune.launch.devices import is_launched, process_count
+from finetune.launch.rank_files import RankFiles
 from finetune.messages import OWN_LOGGER, Lines, log_safely
 from finetune.runtime.memory import garbage_collection_disabled, set_variables, share_one_heap
 from finetune.sagemaker.failure import (
@@ -66,6 +68,8 @@ def _run() -> Failure | None:
     set_variables()
     share_one_heap()
     paths = Paths.from_environment()
+    if is_launched():
+        return _run_rank(paths)
     clear_failure(paths)
     reserve_failure(paths)
     try:
@@ -76,7 +80,7 @@ def _run() -> Failure | None:
                 return None
             with announce_result(request.files.resources, stopped=interruption.requested) as result:
                 try:
-                    _run_on_first_host(request, interruption)
+                    result.failure = _run_on_first_host(request, interruption, paths)
                 except BaseException as error:  # noqa: BLE001  # write the cause before it is sent to the other hosts
                     result.failure = _report_failure(paths, error)
                 return result.failure
@@ -86,18 +90,60 @@ def _run() -> Failure | None:
         release_reserve(paths)
 
 
-def _run_on_first_host(request: Request, interruption: Interruption) -> None:
+def _run_on_first_host(request: Request, interruption: Interruption, paths: Paths) -> Failure | None:
+    """Run the job in this process, or in one process for each device; return the failure of such a process."""
+    processes = process_count(request.spec.distributed.processes_per_host)
     # Importing torch takes seconds: do it only after the request has been checked.
-    with garbage_collection_disabled():
-        from finetune.distributed.world import World
-        from finetune.job.run import run_job
+    if processes == 1:
+        with garbage_collection_disabled():
+            from finetune.distributed.world import World
+            from finetune.job.run import run_job
 
-    run_job(request, interruption, World())
+        run_job(request, interruption, World())
+        return None
+    with garbage_collection_disabled():
+        from finetune.launch.agent import run_processes
+
+    failure = run_processes(processes, interruption)
+    if failure is not None:
+        _write_and_log(paths, failure)
+    return failure
+
+
+def _run_rank(paths: Paths) -> Failure | None:
+    """Run the job in one of its processes, which a launcher started; the agent reports the failure, if there is one."""
+    rank = int(os.environ["RANK"])
+    files = RankFiles.from_environment()
+    if rank > 0:
+        logging.getLogger(OWN_LOGGER).setLevel(logging.ERROR)
+    try:
+        with Interruption() as interruption:
+            if files is not None:
+                files.announce(rank)
+            request = read_request(paths)
+            with garbage_collection_disabled():
+                from finetune.distributed.process_group import join_world
+                from finetune.job.run import run_job
+
+            with join_world() as world:
+                run_job(request, interruption, world)
+            return None
+    except BaseException as error:  # noqa: BLE001  # every failure is reported
+        failure = failure_of(error, (paths.output, paths.model, paths.checkpoints, Path(tempfile.gettempdir())))
+        if files is None:
+            return _write_and_log(paths, failure)
+        files.write_failure(rank, failure, is_consequence=type(error).__name__ == "ProcessLostError")
+        return failure
 
 
 def _report_failure(paths: Paths, error: BaseException) -> Failure:
     """Write and log the cause of a failure."""
     failure = failure_of(error, (paths.output, paths.model, paths.checkpoints, Path(tempfile.gettempdir())))
+    return _write_and_log(paths, failure)
+
+
+def _write_and_log(paths: Paths, failure: Failure) -> Failure:
+    """Write the cause of a failure to the failure file and to the log."""
     written = write_failure(paths, failure)
     logger.error("%s", Lines(failure.message))
     if not written:

@@ -76,12 +76,17 @@ class CheckpointInfo:
         kind: Reason for taking it: `periodic`, `epoch`, `interruption` or `final`, for example.
         specification: Specification of the job.
         best: Whether the model was the best so far; the last such checkpoint is kept longer than newer ones.
+        virtual_devices: Number of shards into which the job divides every batch.
+        threads: Number of CPU threads that compute a shard, on which its last bits depend; `None` for a job with one
+            shard per batch, or on GPUs.
     """
 
     step: int
     kind: str
     specification: Specification
     best: bool = False
+    virtual_devices: int = 1
+    threads: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +113,8 @@ class Manifest:
             "name": str(self.name),
             "kind": self.info.kind,
             "best": self.info.best,
+            "virtual_devices": self.info.virtual_devices,
+            "threads": self.info.threads,
             "created": self.created,
             "specification": {
                 "digest": self.info.specification.digest,
@@ -167,7 +174,11 @@ def _manifest_of(body: Mapping[str, Any], name: CheckpointName) -> Manifest:
     for file, entry in files.items():
         if part_name(file) is None or entry.size < 0 or not _SHA256.fullmatch(entry.sha256):
             raise ValueError(f"file {file!r}")
-    info = CheckpointInfo(name.step, str(body["kind"]), specification, best=body["best"] is True)
+    # Earlier versions had one shard per batch, and did not write these two.
+    virtual_devices, threads = body.get("virtual_devices", 1), body.get("threads")
+    if not isinstance(virtual_devices, int) or virtual_devices < 1 or not isinstance(threads, int | None):
+        raise ValueError(f"virtual_devices {virtual_devices!r} or threads {threads!r}")
+    info = CheckpointInfo(name.step, str(body["kind"]), specification, body["best"] is True, virtual_devices, threads)
     return Manifest(name, info, float(body["created"]), files)
 
 

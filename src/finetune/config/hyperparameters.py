@@ -281,6 +281,25 @@ class RunSpec(Section):
     )
 
 
+class DistributedSpec(Section):
+    """Distributed training: processes, and the shards of a batch that they compute."""
+
+    processes_per_host: int | None = Field(
+        None,
+        ge=1,
+        le=1024,
+        description="Number of processes on each host; by default one for each GPU, and one on a host without GPUs.",
+    )
+    virtual_devices: int | None = Field(
+        None,
+        ge=1,
+        le=65_536,
+        description="Number of shards into which every batch is divided. By default the number of processes at the "
+        "first start, kept in checkpoints. The result depends on it, but not on the number of processes, which may "
+        "change when a job is resumed.",
+    )
+
+
 class CheckpointSpec(Section):
     """Checkpoints: saving and resuming the state of the job."""
 
@@ -364,6 +383,7 @@ SECTIONS: tuple[type[Section], ...] = (
     StrategySpec,
     OptimizationSpec,
     RunSpec,
+    DistributedSpec,
     CheckpointSpec,
     FeatureSpec,
     ObserveSpec,
@@ -380,6 +400,7 @@ class JobSpec:
         strategy: trainable layers and their relative learning rates.
         optimization: optimizer, learning rates and schedule.
         run: execution and reported metrics.
+        distributed: processes and shards of batches.
         checkpoint: saving and resuming.
         features: caching of frozen layer outputs.
         observe: monitoring and reporting.
@@ -393,6 +414,7 @@ class JobSpec:
     strategy: StrategySpec
     optimization: OptimizationSpec
     run: RunSpec
+    distributed: DistributedSpec
     checkpoint: CheckpointSpec
     features: FeatureSpec
     observe: ObserveSpec

@@ -14,6 +14,7 @@ from finetune.config.faults import join_faults
 from finetune.config.hyperparameters import (
     CheckpointSpec,
     DataSpec,
+    DistributedSpec,
     FeatureSpec,
     JobSpec,
     ModelSpec,
@@ -47,6 +48,7 @@ def parse_hyperparameters(raw: Mapping[str, str]) -> JobSpec:
         strategy=reader.section(StrategySpec),
         optimization=reader.section(OptimizationSpec),
         run=reader.section(RunSpec),
+        distributed=reader.section(DistributedSpec),
         checkpoint=reader.section(CheckpointSpec),
         features=reader.section(FeatureSpec),
         observe=reader.section(ObserveSpec),

@@ -32,6 +32,7 @@ class BadRecords:
         self._channel = channel
         self._limit = limit
         self._reasons: dict[str, str] = {}
+        self._unshared: dict[str, str] = {}
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -52,7 +53,7 @@ class BadRecords:
         with self._lock:
             if key in self._reasons:
                 return
-            self._reasons[key] = reason
+            self._reasons[key] = self._unshared[key] = reason
             count = len(self._reasons)
         if count > self._limit:
             raise DataError(too_many_message(self._channel, (key, reason), count, self._limit))
@@ -60,6 +61,29 @@ class BadRecords:
             _log.warning(
                 "channel %r: %s %s; skipped (%d of at most %d)", self._channel, key, reason, count, self._limit
             )
+
+    @property
+    def unshared(self) -> int:
+        """Number of records noted since `take_unshared`."""
+        return len(self._unshared)
+
+    def take_unshared(self) -> dict[str, str]:
+        """Return the reasons of the records noted since the last call, for the other processes of the job."""
+        with self._lock:
+            unshared, self._unshared = self._unshared, {}
+        return unshared
+
+    def note_shared(self, reasons: Mapping[str, str]) -> None:
+        """Note records that all processes of the job know.
+
+        Raises:
+            DataError: more records are skipped than the `limit`.
+        """
+        with self._lock:
+            self._reasons.update(reasons)
+            count = len(self._reasons)
+        if reasons and count > self._limit:
+            raise DataError(too_many_message(self._channel, list(reasons.items())[-1], count, self._limit))
 
     def listing(self) -> tuple[tuple[str, str], ...]:
         """Return (key, reason) of every skipped record, sorted by key."""
@@ -79,7 +103,7 @@ class BadRecords:
         if not all(isinstance(text, str) for item in state.items() for text in item):
             raise ValueError(f"bad records of channel {self._channel!r} do not map keys to reasons")
         with self._lock:
-            self._reasons = dict(state)
+            self._reasons, self._unshared = dict(state), {}
 
 
 def too_many_message(channel: str, bad: tuple[str, str], count: int, limit: int) -> str:

@@ -52,7 +52,13 @@ class DataParallel(Generic[Result]):
         self._gradients = FixedOrderSum()
         self._ddp: DistributedDataParallel | None = None
         if world.size > 1:
-            self._ddp = DistributedDataParallel(_Module(module, forward), broadcast_buffers=False)
+            self._ddp = DistributedDataParallel(
+                # All processes have the same weights: they load the same files, and rank 0 sends checkpoints to all.
+                _Module(module, forward),
+                process_group=world.group,
+                broadcast_buffers=False,
+                init_sync=False,
+            )
             self._ddp.register_comm_hook(None, self._reduce_bucket)
             self.forward = self._ddp
 
@@ -94,6 +100,12 @@ class DataParallel(Generic[Result]):
         summed = self._reduced([tensors[0] for tensors in sums.partial_sums])
         self._set_statistics(summed[totals:] / sum(active), statistics, counters, before[len(statistics) :])
         return summed[:totals]
+
+    def close(self) -> None:
+        """Release the buffers and hooks of the exchange; must not be used afterwards."""
+        self._ddp = None
+        # Otherwise the communication hook would keep this object, and this object the hook's owner.
+        del self.forward
 
     def _context_of_passes(self, *, exchanges: bool) -> PassContext:
         ddp = self._ddp

@@ -104,11 +104,15 @@ def all_reduce_in_fixed_order(blocks: Sequence[Tensor], virtual_devices: int, wo
     counts = [len(blocks_of_rank) for blocks_of_rank in of_ranks]
     received = sent.new_empty((sum(counts), chunk))
     torch.distributed.all_to_all_single(
-        received.view(-1), sent.view(-1), [count * chunk for count in counts], [len(own) * chunk] * world.size
+        received.view(-1),
+        sent.view(-1),
+        [count * chunk for count in counts],
+        [len(own) * chunk] * world.size,
+        group=world.group,
     )
     reduced = _sum([block for blocks_of_rank in of_ranks for block in blocks_of_rank], list(received))
     gathered = sent.new_empty(world.size * chunk)
-    torch.distributed.all_gather_into_tensor(gathered, reduced)
+    torch.distributed.all_gather_into_tensor(gathered, reduced, group=world.group)
     return gathered[:elements]
 
 

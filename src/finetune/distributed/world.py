@@ -1,27 +1,45 @@
-"""The processes that train a job together."""
+"""The processes that train a job together, and what they tell each other besides gradients."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar, cast
 
+import torch
 import torch.distributed
+from torch.distributed import ProcessGroup
+
+from finetune.errors import PlatformError
+
+_T = TypeVar("_T")
+
+
+class ProcessLostError(PlatformError):
+    """Another process of the job has ended or cannot be reached; the cause is in the failure of that process."""
 
 
 @dataclass(frozen=True, slots=True)
 class World:
     """The processes that train a job together, one per device, and the place of this process among them.
 
-    The default is a job of a single process, which needs no process group.
+    The default is a job of a single process, which needs no process group. All processes call the methods in the same
+    order; each method waits for all of them.
 
     Attributes:
         rank: Index of this process among all processes of the job.
         size: Number of processes of the job.
         local_rank: Index of this process among the processes of its host, and of its device.
+        local_size: Number of processes of the job on this host.
+        group: Process group of exactly these processes; `None` for all processes that the launcher started.
     """
 
     rank: int = 0
     size: int = 1
     local_rank: int = 0
+    local_size: int = 1
+    group: ProcessGroup | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.local_rank <= self.rank < self.size:
@@ -35,6 +53,95 @@ class World:
         return self.rank == 0
 
     def barrier(self) -> None:
-        """Wait until all processes have called this method."""
-        if self.size > 1:
-            torch.distributed.barrier()
+        """Wait until all processes have called this method.
+
+        Raises:
+            ProcessLostError: Another process has ended.
+        """
+        self.sum_integers([0])
+
+    def any(self, flag: bool) -> bool:
+        """Return whether the flag is set in any process.
+
+        Raises:
+            ProcessLostError: Another process has ended.
+        """
+        return self.sum_integers([int(flag)])[0] > 0
+
+    def sum_integers(self, values: Sequence[int]) -> list[int]:
+        """Return the sums of the values over all processes.
+
+        Raises:
+            ProcessLostError: Another process has ended.
+        """
+        if self.size == 1:
+            return list(values)
+        # A tensor on the host: with NCCL for GPUs, the exchange uses gloo and does not wait for the device.
+        message = torch.tensor(values, dtype=torch.int64)
+        with _lost_processes():
+            torch.distributed.all_reduce(message, group=self.group)
+        return cast("list[int]", message.tolist())
+
+    def gather(self, value: _T) -> list[_T]:
+        """Return the values of all processes by rank in the main process, and an empty list in the others.
+
+        Raises:
+            ProcessLostError: Another process has ended.
+        """
+        if self.size == 1:
+            return [value]
+        values: list[Any] | None = [None] * self.size if self.is_main else None
+        with _lost_processes():
+            torch.distributed.gather_object(value, values, group=self.group, group_dst=0)
+        return values or []
+
+    def all_gather(self, value: _T) -> list[_T]:
+        """Return the values of all processes by rank.
+
+        Raises:
+            ProcessLostError: Another process has ended.
+        """
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        with _lost_processes():
+            torch.distributed.all_gather_object(values, value, group=self.group)
+        return values
+
+    def broadcast(self, value: _T) -> _T:
+        """Return the value of the main process; those of the others are ignored.
+
+        Raises:
+            ProcessLostError: Another process has ended.
+        """
+        if self.size == 1:
+            return value
+        values: list[Any] = [value]
+        with _lost_processes():
+            torch.distributed.broadcast_object_list(values, group=self.group, group_src=0)
+        return cast("_T", values[0])
+
+    def first(self, size: int) -> World | None:
+        """Return the world of the first `size` processes; `None` in the other processes.
+
+        Raises:
+            ProcessLostError: Another process has ended.
+        """
+        if size >= self.size:
+            return self
+        with _lost_processes():
+            group = torch.distributed.new_group(list(range(size)))
+        if self.rank >= size:
+            return None
+        local_size = min(self.local_size, self.local_rank + size - self.rank)
+        return replace(self, size=size, local_size=local_size, group=group)
+
+
+@contextmanager
+def _lost_processes() -> Iterator[None]:
+    """Raise the errors of collective operations as `ProcessLostError`."""
+    try:
+        yield
+    except RuntimeError as error:
+        cause = next(iter(str(error).splitlines()), "")
+        raise ProcessLostError(f"Another process of the job has ended or cannot be reached: {cause}") from error

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
 from contextlib import AbstractContextManager, closing
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from finetune.data.loading.batches import Batch, BatchSource
+from finetune.data.loading.shares import WHOLE_BATCHES, Share
+from finetune.distributed.shares import EveryNthBatch
+from finetune.distributed.world import World
 from finetune.errors import JobStopped
 from finetune.models.backbone import Backbone, Outputs
 from finetune.tasks.task import Probabilities, Targets, Task
@@ -58,27 +61,30 @@ class InferenceContext:
         device: device of the model.
         autocast: returns a context manager for each forward pass, such as `torch.autocast`.
         interrupted: called before each batch.
+        world: the processes that evaluate together; each of them computes some of the batches.
     """
 
     device: torch.device
     autocast: Callable[[], AbstractContextManager[object]]
     interrupted: Callable[[], bool]
+    world: World = field(default_factory=World)
 
 
 class Source(Protocol):
     """Batches in the order of the data set."""
 
-    def iterate(self, epoch: int, first: int = 0) -> Generator[Batch, None, None]:
-        """Yield the batches of an epoch, starting at index `first`."""
+    def iterate(self, epoch: int, first: int = 0, share: Share = WHOLE_BATCHES) -> Generator[Batch, None, None]:
+        """Yield this process's share in the batches of an epoch, starting at index `first`."""
         ...
 
 
 def predict(
     backbone: Backbone, batches: Source, context: InferenceContext, task: Task, forward: Forward | None = None
 ) -> Predictions | None:
-    """Run the model in evaluation mode over every record; `None` when interrupted.
+    """Run the model in evaluation mode over every record; `None` when any process is interrupted.
 
-    The model is left in evaluation mode: a training caller sets the mode and the gradient flags again.
+    The result of several processes is in the main process; the others get the part that they computed. The model is
+    left in evaluation mode: a training caller sets the mode and the gradient flags again.
 
     Args:
         backbone: the model.
@@ -112,31 +118,46 @@ def predict_classes(backbone: Backbone, batches: Source, context: InferenceConte
     outputs = _collect_outputs(backbone, batches, context, backbone.forward)
     if outputs is None:
         return None
-    _, logits, targets = outputs
-    if not logits:
+    if not len(outputs.positions):
         return PredictedClasses(np.empty(0, np.int64), np.empty(0, np.int64))
-    return PredictedClasses(torch.cat(targets).cpu().numpy(), torch.cat(logits).argmax(dim=1).cpu().numpy())
+    return PredictedClasses(outputs.targets.numpy(), outputs.logits.argmax(dim=1).numpy())
 
 
-_Outputs = tuple[list[int], list[Tensor], list[Tensor]]
-"""Positions, and by batch logits and targets, in the order of the batches."""
+class _Outputs(NamedTuple):
+    """Outputs by record, in any order.
+
+    Attributes:
+        positions: int64 `[records]`.
+        logits: float32 `[records, outputs]`, on the host; `[0]` without records.
+        targets: `[records, ...]`, on the host; `[0]` without records.
+    """
+
+    positions: NDArray[np.int64]
+    logits: Tensor
+    targets: Tensor
 
 
 def _collect_outputs(
     backbone: Backbone, batches: Source, context: InferenceContext, forward: Forward
 ) -> _Outputs | None:
     try:
-        return _forward_all(backbone, batches, context, forward)
+        outputs = _forward_all(backbone, batches, context, forward)
     except JobStopped:
+        outputs = None
+    if context.world.any(outputs is None) or outputs is None:
         return None
+    parts = [part for part in context.world.gather(outputs) if len(part.positions)] or [outputs]
+    positions, logits, targets = zip(*parts, strict=True)
+    return _Outputs(np.concatenate(positions), torch.cat(logits), torch.cat(targets))
 
 
 def _forward_all(backbone: Backbone, batches: Source, context: InferenceContext, forward: Forward) -> _Outputs | None:
     backbone.module.eval()
     positions: list[int] = []
-    logits: list[Tensor] = []
-    targets: list[Tensor] = []
-    iterator = batches.iterate(0)
+    logits: list[Tensor] = [torch.empty(0)]
+    targets: list[Tensor] = [torch.empty(0)]
+    share: Share = EveryNthBatch(context.world) if context.world.size > 1 else WHOLE_BATCHES
+    iterator = batches.iterate(0, 0, share)
     with closing(iterator), torch.no_grad():
         for batch in iterator:
             if context.interrupted():
@@ -149,18 +170,18 @@ def _forward_all(backbone: Backbone, batches: Source, context: InferenceContext,
             positions.extend(batch.positions)
             logits.append(batch_logits.float())
             targets.append(batch.targets)
-    return positions, logits, targets
+    first = 1 if positions else 0
+    return _Outputs(np.asarray(positions, np.int64), torch.cat(logits[first:]).cpu(), torch.cat(targets[first:]).cpu())
 
 
 def _predictions(outputs: _Outputs, task: Task) -> Predictions:
     positions, logits, targets = outputs
-    if not logits:
-        return Predictions(np.empty(0, np.int64), np.empty(0, np.int64), np.empty((0, 0), np.float32), float("nan"))
-    all_logits, all_targets = torch.cat(logits).cpu(), torch.cat(targets).cpu()
-    # Length-grouped batches are not in the order of the data set.
-    order = np.argsort(np.asarray(positions, np.int64), kind="stable")
+    if not len(positions):
+        return Predictions(positions, np.empty(0, np.int64), np.empty((0, 0), np.float32), float("nan"))
+    # Length-grouped batches, and those of several processes, are not in the order of the data set.
+    order = np.argsort(positions, kind="stable")
     if (np.diff(order) != 1).any():
         rows = torch.from_numpy(order)
-        positions, all_logits, all_targets = [positions[row] for row in order], all_logits[rows], all_targets[rows]
-    loss, probabilities = task.mean_loss(all_logits, all_targets), task.probabilities(all_logits)
-    return Predictions(np.asarray(positions, np.int64), all_targets.numpy(), probabilities.numpy(), loss)
+        positions, logits, targets = positions[order], logits[rows], targets[rows]
+    loss, probabilities = task.mean_loss(logits, targets), task.probabilities(logits)
+    return Predictions(positions, targets.numpy(), probabilities.numpy(), loss)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from finetune.data.loading.batches import Batch, Batches
 from finetune.data.loading.dataset import Dataset
+from finetune.data.loading.shares import WHOLE_BATCHES, Share
 from finetune.features.extractor import FeatureChunk, FeatureExtractor
 from finetune.features.store import BAD, NOT_CACHED, FeatureStore, StoreLimits, copy_to_device
 
@@ -62,14 +63,15 @@ class FeatureBatches:
         """Number of batches in an epoch."""
         return len(self._batches)
 
-    def iterate(self, epoch: int, first: int = 0) -> Generator[Batch, None, None]:
-        """Yield the batches of an epoch, starting at batch `first`.
+    def iterate(self, epoch: int, first: int = 0, share: Share = WHOLE_BATCHES) -> Generator[Batch, None, None]:
+        """Yield this process's share in the batches of an epoch, starting at batch `first`.
 
         Raises:
             DataError: more records are bad than `max_bad_records` allows.
         """
         view = epoch % self._views
-        lists = [np.asarray(positions, np.int64) for positions in self._batches.positions(epoch, first)]
+        shares = share.select(self._batches.positions(epoch, first))
+        lists = [np.asarray(positions, np.int64) for positions in shares]
         self._uncached.clear()
         with closing(self._compute(lists, view)) as chunks:
             for positions in lists:

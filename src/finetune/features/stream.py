@@ -15,6 +15,7 @@ import numpy as np
 from torch import Tensor
 
 from finetune.data.loading.batches import Batch
+from finetune.data.loading.shares import WHOLE_BATCHES, Share
 from finetune.data.pipe.batches import StreamBatches
 from finetune.data.pipe.examples import Example, PreparedBatch
 from finetune.data.pipe.source import StreamRecord
@@ -65,8 +66,8 @@ class FeatureStream:
         """Name of the channel."""
         return self._stream.channel
 
-    def iterate(self, epoch: int, first: int = 0) -> Generator[Batch, None, None]:
-        """Yield the batches of the next pipe; with `first`, those after the batches counted in the stream's position.
+    def iterate(self, epoch: int, first: int = 0, share: Share = WHOLE_BATCHES) -> Generator[Batch, None, None]:
+        """Yield this process's share in the next pipe; with `first`, after the batches in the stream's position.
 
         Raises:
             DataError: the stream is damaged or empty, more records are bad than allowed, or a class is unknown.
@@ -78,7 +79,7 @@ class FeatureStream:
             key = _key(record.parts, view)
             return key, None if key in self._entries else self._stream.example(view, record, content)
 
-        with closing(self._stream.prepare(epoch, first, make_inputs)) as prepared:
+        with closing(self._stream.prepare(epoch, first, make_inputs, share)) as prepared:
             for window in _windows(prepared, self._window_size):
                 uncached = self._compute(
                     itertools.chain.from_iterable(prepared_batch.good for prepared_batch in window)

@@ -58,7 +58,7 @@ def evaluate_parts(job: PreparedJob) -> Evaluation:
                 continue
             with optional(f"The evaluation of {part!r}", required=part in required, reraised=DivergedError):
                 predictions = job.predict(inputs)
-                if predictions is not None:
+                if predictions is not None and job.world.is_main:
                     result = EvaluationResult(batches, predictions)
                     metrics[part] = metrics_of(result, job.inputs.task, job.spec.run.top_k)
                     results[part] = result

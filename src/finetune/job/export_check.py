@@ -15,6 +15,7 @@ import numpy as np
 
 from finetune.data.in_memory import InMemoryReader
 from finetune.data.loading.batches import Batch, Batches
+from finetune.data.loading.shares import WHOLE_BATCHES, Share
 from finetune.data.record import Record
 from finetune.errors import DivergedError
 from finetune.evaluation.predict import EvaluationResult, InferenceContext, Predictions, predict
@@ -105,8 +106,9 @@ class _SingleRecordBatches:
 
     batches: Batches
 
-    def iterate(self, epoch: int, first: int = 0) -> Generator[Batch, None, None]:
+    def iterate(self, epoch: int, first: int = 0, share: Share = WHOLE_BATCHES) -> Generator[Batch, None, None]:
         """Yield one batch per record from index `first` on, until `PROBE_RECORDS` records could be decoded."""
+        del share  # the main process alone checks the artifact
         decoded, count = 0, len(self.batches.dataset)
         for start in range(first, count, PROBE_RECORDS):
             for batch in self.batches.prepare(

@@ -16,6 +16,7 @@ from finetune.data.record import Content, Reader
 from finetune.data.transforms.base import ImageTransform, Transform
 from finetune.data.transforms.image import ImageGeometry
 from finetune.data.transforms.text import TextTransform, TokenLimits
+from finetune.distributed.world import World
 from finetune.job.inputs import Inputs
 from finetune.models.backbone import Backbone, ImageInput, ModelInput, TextInput
 from finetune.runtime.threads import usable_cores
@@ -34,6 +35,23 @@ _EVALUATION_FACTOR = 2
 
 class BadRecordCounts(dict[str, BadRecords]):
     """Bad records by channel; two parts of one channel share a ledger."""
+
+    @property
+    def unshared(self) -> int:
+        """Number of bad records that the other processes of the job do not know."""
+        return sum(ledger.unshared for ledger in self.values())
+
+    def share(self, world: World) -> None:
+        """Exchange bad records with all processes of the job.
+
+        Raises:
+            DataError: more records are bad than allowed.
+            ProcessLostError: another process has ended.
+        """
+        found = world.all_gather({channel: ledger.take_unshared() for channel, ledger in self.items()})
+        for channel, ledger in self.items():
+            merged = {key: reason for reasons in found for key, reason in reasons[channel].items()}
+            ledger.note_shared(dict(sorted(merged.items())))
 
     def state_dict(self) -> State:
         """Reasons by record, by channel."""
@@ -98,15 +116,25 @@ def worker_counts(requested: int | None, device: torch.device, cores: int) -> tu
     )
 
 
-def build_loaders(inputs: Inputs, backbone: Backbone, spec: JobSpec, device: torch.device) -> Loaders:
-    """Build the batches of every part in the model's input format; only training records are augmented."""
+def build_loaders(
+    inputs: Inputs, backbone: Backbone, spec: JobSpec, device: torch.device, local_processes: int = 1
+) -> Loaders:
+    """Build the batches of every part in the model's input format; only training records are augmented.
+
+    Args:
+        inputs: the records of all parts.
+        backbone: the model.
+        spec: the hyperparameters.
+        device: device of the model.
+        local_processes: number of processes of the job on this host, which share its cores.
+    """
     channels = {part.reader.channel for part in inputs.parts().values()}
     channels |= {part.source.channel for part in inputs.streams.values()}
     bad = BadRecordCounts((name, BadRecords(name, spec.data.max_bad_records)) for name in sorted(channels))
     for part in inputs.parts().values():
         for key, reason in part.reader.left_out:
             bad[part.reader.channel].note(key, reason)
-    workers, max_workers = worker_counts(spec.run.workers, device, usable_cores())
+    workers, max_workers = worker_counts(spec.run.workers, device, max(1, usable_cores() // local_processes))
 
     expects, augmentation = backbone.expects, spec.data.augmentation
     transform = build_transform(expects, augmentation, _TOKEN_CACHE_BYTES)

@@ -275,6 +275,7 @@ def _effective(spec: JobSpec) -> dict[str, object]:
         spec.strategy,
         spec.optimization,
         spec.run,
+        spec.distributed,
         spec.checkpoint,
         spec.features,
         spec.observe,

@@ -10,6 +10,7 @@ import torch
 from finetune.config.hyperparameters import JobSpec, TaskName
 from finetune.data.labels import LabelMap
 from finetune.data.readers.image_survey import survey_images
+from finetune.distributed.virtual_devices import ONE_DEVICE, VirtualDevices
 from finetune.distributed.world import World
 from finetune.errors import DataError
 from finetune.evaluation.forgetting import SourceModel
@@ -45,7 +46,12 @@ from finetune.training.inputs import PhaseInputs
 
 @dataclass(frozen=True, slots=True)
 class PreparedJob:
-    """A job that is ready to train, with all data and weights checked and loaded."""
+    """A job that is ready to train, with all data and weights checked and loaded.
+
+    Attributes:
+        world: the processes of the job, and the place of this one among them.
+        devices: the virtual devices, at least as many as processes if anything is trained.
+    """
 
     request: Request
     inputs: Inputs
@@ -58,6 +64,7 @@ class PreparedJob:
     interruption: Interruption
     source_model: SourceModel
     world: World
+    devices: VirtualDevices = ONE_DEVICE
 
     @property
     def spec(self) -> JobSpec:
@@ -67,13 +74,18 @@ class PreparedJob:
     def predict(self, inputs: PhaseInputs) -> Predictions | None:
         """Predict with the current weights; `None` if the job was stopped before the end.
 
+        All processes take part; the main process gets the result, the others the part that they computed.
+
         Raises:
             DataError: none of the records can be read.
         """
-        settings = InferenceContext(self.numerics.device, self.numerics.context, self.interruption.requested)
+        settings = InferenceContext(
+            self.numerics.device, self.numerics.context, self.interruption.requested, self.world
+        )
         with limit_threads(single_threaded=inputs.single_threaded):
             predictions = predict(self.backbone, inputs.source, settings, self.inputs.task, inputs.forward)
-        if predictions is not None and not len(predictions.positions):
+        self.loaders.bad_records.share(self.world)
+        if self.world.is_main and predictions is not None and not len(predictions.positions):
             channel = inputs.source.channel
             listing = self.loaders.bad_records[channel].listing()
             key, reason = listing[0]
@@ -116,7 +128,7 @@ def prepare(request: Request, interruption: Interruption, scratch: Path, world: 
     )
     move_to_device(backbone, numerics)
     plan = make_plan(spec.strategy, spec.optimization, structure_of(backbone, task))
-    loaders = build_loaders(inputs, backbone, spec, device)
+    loaders = build_loaders(inputs, backbone, spec, device, world.local_size)
     cache_plan = CachePlan(backbone, plan, spec, numerics)
     return PreparedJob(
         request=request,

@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from finetune.checkpoint.layout import CheckpointName
 from finetune.checkpoint.manifest import CheckpointInfo, Specification
@@ -19,6 +19,7 @@ from finetune.checkpoint.store import CheckpointStore, StopDeadlineError
 from finetune.checkpoint.writer import BackgroundWriter
 from finetune.config.hyperparameters import CheckpointSpec, JobSpec, TaskName
 from finetune.data.loading.dataset import Subset
+from finetune.distributed.virtual_devices import VirtualDevices
 from finetune.distributed.world import World
 from finetune.errors import JobStopped, UserError
 from finetune.job.inputs import Inputs
@@ -70,6 +71,68 @@ def open_store(folder: Path, spec: CheckpointSpec, interruption: Interruption) -
 
 
 @dataclass(frozen=True, slots=True)
+class FoundCheckpoint:
+    """The checkpoint to resume from.
+
+    Attributes:
+        store: where checkpoints are written; `None` without a folder, and except in the main process, which alone reads
+            and writes checkpoints.
+        checkpoint: the newest complete checkpoint, if any; `None` except in the main process.
+        devices: the virtual devices of the checkpoint, in all processes; `None` without a checkpoint.
+        seconds: time spent on reading the checkpoint.
+    """
+
+    store: Store | None
+    checkpoint: LoadedCheckpoint | None
+    devices: VirtualDevices | None
+    seconds: float
+
+
+def find_checkpoint(
+    folder: Path | None, spec: CheckpointSpec, interruption: Interruption, world: World
+) -> FoundCheckpoint:
+    """Read the newest complete checkpoint in the main process.
+
+    Args:
+        folder: folder of the checkpoints; `None` if they would not outlive the job.
+        spec: whether to resume, and how often to save.
+        interruption: stop request of the job.
+        world: the processes of the job.
+
+    Raises:
+        UserError: a checkpoint is required and there is none.
+        PlatformError: the folder cannot be read.
+        JobStopped: the job was stopped while it waited for a checkpoint.
+    """
+    started = time.monotonic()
+    store, checkpoint = None, None
+    if folder is not None and world.is_main:
+        store = open_store(folder, spec, interruption)
+        try:
+            checkpoint = store.restore()
+        except StopDeadlineError as error:
+            raise JobStopped from error
+    if folder is None and spec.resume == "required":
+        raise UserError(
+            "resume=required, but the job has no checkpoint folder: set checkpoint_s3_uri of the estimator."
+        )
+    if checkpoint is not None and spec.resume == "never":
+        logger.info("Ignoring checkpoint %s: resume=never.", checkpoint.manifest.name)
+        checkpoint = None
+    devices = None
+    if checkpoint is not None:
+        info = checkpoint.manifest.info
+        devices = VirtualDevices(info.virtual_devices, info.threads)
+    elif store is not None and spec.resume == "required":
+        raise UserError(
+            "resume=required, but there is no complete checkpoint: set checkpoint_s3_uri of the estimator to a location"
+            " with one, or use resume=auto."
+        )
+    devices = world.broadcast(devices)
+    return FoundCheckpoint(store, checkpoint, devices, time.monotonic() - started)
+
+
+@dataclass(frozen=True, slots=True)
 class JobCheckpoints:
     """Checkpoints of the running job.
 
@@ -86,54 +149,44 @@ class JobCheckpoints:
 
 @contextmanager
 def open_checkpoints(
-    folder: Path | None,
+    found: FoundCheckpoint,
     spec: CheckpointSpec,
     compute_specification: Callable[[], Specification],
     state: TrainingState,
-    interruption: Interruption,
     world: World,
+    devices: VirtualDevices,
 ) -> Iterator[JobCheckpoints]:
-    """Resume from the newest checkpoint, and write further ones in the background until the context exits.
+    """Resume all processes, and write further checkpoints in the background until the context exits.
 
     Args:
-        folder: folder of the checkpoints; `None` if they would not outlive the job.
-        spec: whether to resume, and how often to save.
+        found: the checkpoint to resume from, in the main process.
+        spec: how often to save.
         compute_specification: returns the specification of the job, computed from the weights before training.
         state: the state to restore and save.
-        interruption: stop request of the job.
-        world: the processes of the job; all of them resume, and the main process saves.
+        world: the processes of the job.
+        devices: the virtual devices of the job.
 
     Raises:
-        UserError: the checkpoint belongs to another request, or one is required and there is none.
-        PlatformError: the folder cannot be read.
-        JobStopped: the job was stopped while it waited for a checkpoint.
+        UserError: the checkpoint belongs to another request or version.
     """
-    if folder is None:
-        if spec.resume == "required":
-            raise UserError(
-                "resume=required, but the job has no checkpoint folder: set checkpoint_s3_uri of the estimator."
-            )
-        yield JobCheckpoints(NoCheckpoints(), 0.0, lambda: (0.0, 0.0))
+    started = time.monotonic()
+    parts: Mapping[str, Any] | None = None
+    if found.store is None:
+        parts = world.broadcast(parts)
+        if parts is not None:
+            state.load(parts)
+        yield JobCheckpoints(NoCheckpoints(), found.seconds + time.monotonic() - started, lambda: (0.0, 0.0))
         return
     specification = compute_specification()
-    started = time.monotonic()
-    if not world.is_main:
-        # The main process restores first: it downloads checkpoints and removes remains of interrupted writes.
-        world.barrier()
-        resume_from(CheckpointStore(folder).newest_complete(), spec, specification, state)
-        yield JobCheckpoints(NoCheckpoints(), time.monotonic() - started, lambda: (0.0, 0.0))
-        return
-    store = open_store(folder, spec, interruption)
-    try:
-        checkpoint = store.restore()
-    except StopDeadlineError as error:
-        raise JobStopped from error
-    world.barrier()
-    resumed = resume_from(checkpoint, spec, specification, state)
-    load_seconds = time.monotonic() - started
-    with BackgroundWriter(store) as writer:
-        saver = Checkpointing(writer, specification, Cadence(spec.interval_steps, spec.interval_seconds))
-        if resumed:
+    if found.checkpoint is not None:
+        resume_from(found.checkpoint, specification, state)
+        parts = found.checkpoint.parts
+    world.broadcast(parts)
+    load_seconds = found.seconds + time.monotonic() - started
+    with BackgroundWriter(found.store) as writer:
+        cadence = Cadence(spec.interval_steps, spec.interval_seconds)
+        saver = Checkpointing(writer, specification, cadence, devices=devices)
+        if found.checkpoint is not None:
             saver.resumed(state)
         yield JobCheckpoints(saver, load_seconds, lambda: (saver.stalled, writer.seconds))
 
@@ -177,28 +230,12 @@ def _digest_of_records(part: Subset, task: TaskName) -> str:
     return digest.hexdigest()
 
 
-def resume_from(
-    checkpoint: LoadedCheckpoint | None, spec: CheckpointSpec, ours: Specification, state: TrainingState
-) -> bool:
-    """Restore the state of the newest complete checkpoint, if there is one and `resume` allows it.
-
-    Returns:
-        Whether the state was restored.
+def resume_from(checkpoint: LoadedCheckpoint, ours: Specification, state: TrainingState) -> None:
+    """Restore the state of a checkpoint.
 
     Raises:
-        UserError: the checkpoint belongs to another request or version, or one is required and there is none.
+        UserError: the checkpoint belongs to another request or version.
     """
-    if spec.resume == "never":
-        if checkpoint is not None:
-            logger.info("Ignoring checkpoint %s: resume=never.", checkpoint.manifest.name)
-        return False
-    if checkpoint is None:
-        if spec.resume == "required":
-            raise UserError(
-                "resume=required, but there is no complete checkpoint: set checkpoint_s3_uri of the estimator to a"
-                " location with one, or use resume=auto."
-            )
-        return False
     _check_specification(checkpoint, ours)
     try:
         state.load(checkpoint.parts)
@@ -214,7 +251,6 @@ def resume_from(
         state.progress.epoch + 1,
         state.progress.step,
     )
-    return True
 
 
 def _check_specification(checkpoint: LoadedCheckpoint, ours: Specification) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import torch
 
+from finetune.distributed.virtual_devices import ShardLimit, choose_virtual_devices
 from finetune.distributed.world import World
 from finetune.errors import DivergedError, JobStopped, PlatformError, UserError
 from finetune.evaluation.drift import InitialWeights
@@ -32,7 +33,7 @@ from finetune.job.outputs import (
 from finetune.job.plan_summary import describe_plan
 from finetune.job.prepare import PreparedJob, prepare
 from finetune.job.request import Request
-from finetune.job.resume import build_specification, open_checkpoints
+from finetune.job.resume import FoundCheckpoint, build_specification, find_checkpoint, open_checkpoints
 from finetune.job.rules import build_rule_observer, build_setup, findings_about_evaluation
 from finetune.messages import OWN_LOGGER
 from finetune.monitoring.debugger import Debugger, create_debugger
@@ -44,7 +45,7 @@ from finetune.runtime.optional import optional
 from finetune.sagemaker.failure import cause_of
 from finetune.sagemaker.interruption import Interruption
 from finetune.tasks.thresholds import ChosenThresholds
-from finetune.training.build import build_state, build_training
+from finetune.training.build import build_state, build_training, trains_batch_norm_ever
 from finetune.training.observers.base import Observer, Observers
 from finetune.training.observers.rules import Findings
 from finetune.training.observers.tracking import DebuggedInputs, TrackingObserver
@@ -73,8 +74,7 @@ def run_job(request: Request, interruption: Interruption, world: World) -> None:
         try:
             with interruption.raising(JobStopped):
                 job = prepare(request, interruption, Path(scratch), world)
-                logger.info("%s", describe_plan(job))
-            evaluate_and_export(job, train(job))
+            run_prepared(job)
         except JobStopped:
             logger.info(_NOTHING_TO_EXPORT)
         except torch.OutOfMemoryError as error:
@@ -84,6 +84,38 @@ def run_job(request: Request, interruption: Interruption, world: World) -> None:
             ) from error
         except torch.AcceleratorError as error:
             raise PlatformError(f"The GPU failed: {str(error).splitlines()[0]}") from error
+
+
+def run_prepared(job: PreparedJob) -> None:
+    """Choose the processes that train, describe the plan, train, evaluate and export.
+
+    Raises:
+        UserError: the checkpoint belongs to another request.
+        PlatformError: the machine failed.
+        JobStopped: the job was stopped before training.
+    """
+    if job.world.any(job.interruption.requested()):
+        raise JobStopped
+    if job.loaders.train is None or not job.spec.strategy.trains:
+        logger.info("%s", describe_plan(job))
+        evaluate_and_export(job, train(job, None))
+        return
+    found = find_checkpoint(job.request.checkpoint_folder(), job.spec.checkpoint, job.interruption, job.world)
+    devices = choose_virtual_devices(
+        job.spec.distributed.virtual_devices,
+        found.devices,
+        job.world.size,
+        None if job.numerics.device.type == "cuda" else torch.get_num_threads() * job.world.size,
+        ShardLimit(job.spec.optimization.batch_size, trains_batch_norm_ever(job.backbone, job.plan)),
+    )
+    world = job.world.first(devices.count)
+    if world is None:  # There are more processes than virtual devices.
+        return
+    if devices.threads is not None:
+        torch.set_num_threads(devices.threads)
+    job = replace(job, world=world, devices=devices)
+    logger.info("%s", describe_plan(job))
+    evaluate_and_export(job, train(job, found))
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +143,11 @@ class TrainingResult:
     failure: DivergedError | None = None
 
 
-def train(job: PreparedJob) -> TrainingResult:
-    """Train as planned, resuming from the newest checkpoint if there is one."""
-    folder = job.request.checkpoint_folder()
-    run_history = RunHistoryFile(folder if job.world.is_main else None)
+def train(job: PreparedJob, found: FoundCheckpoint | None) -> TrainingResult:
+    """Train as planned, resuming from the checkpoint if there is one; `None` if nothing is trained."""
+    run_history = RunHistoryFile(job.request.checkpoint_folder() if job.world.is_main else None)
     findings = Findings(run_history.account, job.spec.observe.rule_action == "stop")
-    if job.loaders.train is None or not job.spec.strategy.trains:
+    if found is None:
         return TrainingResult(None, True, run_history.account, findings)
     run_history.open(restart=job.spec.checkpoint.resume == "never")
 
@@ -133,21 +164,25 @@ def train(job: PreparedJob) -> TrainingResult:
         evaluate=partial(evaluate_epoch, job, inputs),
         interrupted=lambda: job.interruption.requested() or findings.stopped,
         setup=setup,
+        world=job.world,
+        devices=job.devices,
+        bad_records=job.loaders.bad_records,
     )
     bad_records, stream = job.loaders.bad_records, job.loaders.position()
     state = build_state(training, bad_records=bad_records, account=run_history, stream=stream, findings=findings)
     debugger.watch(training.stepper.optimizer)
     rules = build_rule_observer(job, setup, training, findings)
-    observers = Observers([*build_output_observers(job, training, run_history, debugger), rules])
+    observers = Observers(
+        [*build_output_observers(job, training, run_history, debugger), rules] if job.world.is_main else []
+    )
     initial_weights: InitialWeights | None = None
-    with optional("The drift of the layers"):
-        initial_weights = InitialWeights(job.backbone, job.plan.ever_trainable)
+    if job.world.is_main:
+        with optional("The drift of the layers"):
+            initial_weights = InitialWeights(job.backbone, job.plan.ever_trainable)
     # The specification hashes all weights: compute it only for jobs that save checkpoints.
     specification = partial(build_specification, job.spec, job.inputs, job.backbone, job.plan, job.numerics)
     failure: DivergedError | None = None
-    with open_checkpoints(
-        folder, job.spec.checkpoint, specification, state, job.interruption, job.world
-    ) as checkpoints:
+    with open_checkpoints(found, job.spec.checkpoint, specification, state, job.world, job.devices) as checkpoints:
         timing = training.stepper.timing
         run_history.begin(state.progress.step, checkpoints.load_seconds, timing.snapshot, checkpoints.save_seconds)
         rules.begin()
@@ -155,7 +190,7 @@ def train(job: PreparedJob) -> TrainingResult:
             finished = fit(training, state, observers, checkpoints.saver)
         except DivergedError as error:
             finished, failure = False, error
-        stopped_by_rule = findings.stopped
+        stopped_by_rule = job.world.broadcast(findings.stopped)
         if failure is None:
             checkpoints.saver.save_now(state, "final" if finished else "interruption")
         rules.end(state)
@@ -174,9 +209,7 @@ def train(job: PreparedJob) -> TrainingResult:
 def build_output_observers(
     job: PreparedJob, training: Training, run_history: RunHistoryFile, debugger: Debugger
 ) -> list[Observer]:
-    """The observers that write log, run history, TensorBoard events and tensors; empty except in the main process."""
-    if not job.world.is_main:
-        return []
+    """The observers that write log, run history, TensorBoard events and tensors, in the main process."""
     events = EventFile(job.request.files.tensorboard or job.request.paths.tensorboard)
     progress = choose_progress(training.schedule.steps_per_epoch)
     return [LogObserver(progress, run_history, job.loaders, job.spec.run), TrackingObserver(events, debugger)]
@@ -189,7 +222,9 @@ def evaluate_epoch(job: PreparedJob, debugged_inputs: DebuggedInputs) -> EpochMe
     if inputs is None:
         return {}
     predictions = job.predict(debugged_inputs.wrap(inputs))
-    return None if predictions is None else predictions.validation_row(job.inputs.task)
+    if predictions is None:
+        return None
+    return job.world.broadcast(predictions.validation_row(job.inputs.task) if job.world.is_main else {})
 
 
 def evaluate_and_export(job: PreparedJob, result: TrainingResult) -> None:

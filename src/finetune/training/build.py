@@ -10,6 +10,8 @@ from torch.amp.grad_scaler import GradScaler
 from finetune.config.hyperparameters import JobSpec, OptimizationSpec
 from finetune.config.rules import parse_rules
 from finetune.data.loading.batches import BatchSource
+from finetune.distributed.virtual_devices import VirtualDevices
+from finetune.distributed.world import World
 from finetune.errors import UserError
 from finetune.models.backbone import Backbone
 from finetune.monitoring.rules.activations import ACTIVATION_RULES
@@ -29,7 +31,7 @@ from finetune.training.probe import GuardedProbe, NoProbe, Probe
 from finetune.training.state import BestEpoch, EpochMetrics, EpochTotals, Stateful, TrainingState
 from finetune.training.step import TrainStep, trains_batch_norm
 from finetune.training.trainable_state import OptimizerState, TrainableWeights
-from finetune.training.trainer import EarlyStopping, Training, steps_per_epoch
+from finetune.training.trainer import EarlyStopping, JobBadRecords, Training, steps_per_epoch
 
 
 def build_training(  # noqa: PLR0913  # by keyword
@@ -43,6 +45,9 @@ def build_training(  # noqa: PLR0913  # by keyword
     evaluate: Callable[[], EpochMetrics | None],
     interrupted: Callable[[], bool],
     setup: Setup,
+    world: World,
+    devices: VirtualDevices,
+    bad_records: JobBadRecords,
 ) -> Training:
     """Build the training setup.
 
@@ -56,6 +61,9 @@ def build_training(  # noqa: PLR0913  # by keyword
         evaluate: Returns the current model's validation metrics, or `None` if interrupted.
         interrupted: Returns whether the job should stop.
         setup: Properties of the job, to tailor the advice of the rules.
+        world: The processes of the job.
+        devices: The virtual devices, at least as many as processes.
+        bad_records: The bad records found in training.
 
     Raises:
         UserError: The batch size is 1 but the model trains batch normalization.
@@ -65,7 +73,7 @@ def build_training(  # noqa: PLR0913  # by keyword
     class_weights = _class_weights(optimization, inputs.records, task, numerics)
     loss = Loss(task, optimization.label_smoothing, class_weights)
     return Training(
-        stepper=_build_step(spec, backbone, plan, loss, numerics, setup),
+        stepper=_build_step(spec, backbone, plan, loss, numerics, setup if world.is_main else None),
         plan=plan,
         schedule=build_schedule(optimization, inputs.records.batches_per_epoch or 0),
         inputs=inputs,
@@ -78,6 +86,9 @@ def build_training(  # noqa: PLR0913  # by keyword
         ),
         evaluate=evaluate,
         interrupted=interrupted,
+        world=world,
+        devices=devices,
+        bad_records=bad_records,
     )
 
 
@@ -109,13 +120,14 @@ def build_state(
 
 
 def _build_step(
-    spec: JobSpec, backbone: Backbone, plan: Plan, loss: Loss, numerics: Numerics, setup: Setup
+    spec: JobSpec, backbone: Backbone, plan: Plan, loss: Loss, numerics: Numerics, setup: Setup | None
 ) -> TrainStep:
+    """Build the step; its tensors are inspected if `setup` is given."""
     optimization, classes = spec.optimization, loss.task.outputs
     groups = parameter_groups(backbone, plan, optimization.weight_decay)
     optimizer = build_optimizer(backbone.module, groups, optimization)
     probe: Probe = NoProbe()
-    if rules := _observable_rules(spec):
+    if setup is not None and (rules := _observable_rules(spec)):
         watch = TensorWatch(backbone.module, optimizer, rules, scaled=numerics.scaled, classes=classes, setup=setup)
         probe = GuardedProbe(watch)
     return TrainStep(
@@ -160,11 +172,14 @@ def _class_weights(
     return None if targets is None else balanced_class_weights(task.class_counts(targets)).to(numerics.device)
 
 
-def _refuse_single_records(optimization: OptimizationSpec, backbone: Backbone, plan: Plan) -> None:
-    if optimization.batch_size > 1:
-        return
+def trains_batch_norm_ever(backbone: Backbone, plan: Plan) -> bool:
+    """Return whether batch normalization is trained in the last phase, which trains the most layers."""
     apply_trainable(backbone, plan.phases[-1].trainable)
-    if trains_batch_norm(backbone.module):
+    return trains_batch_norm(backbone.module)
+
+
+def _refuse_single_records(optimization: OptimizationSpec, backbone: Backbone, plan: Plan) -> None:
+    if optimization.batch_size == 1 and trains_batch_norm_ever(backbone, plan):
         raise UserError(
             f"batch_size is 1, but {backbone.name} trains batch normalization, which needs at least two records:"
             " set batch_size=2 or more, or strategy=feature_extraction."

@@ -12,6 +12,7 @@ import torch
 from finetune.checkpoint.manifest import CheckpointInfo, Specification
 from finetune.checkpoint.snapshot import SnapshotBuffers
 from finetune.checkpoint.writer import BackgroundWriter
+from finetune.distributed.virtual_devices import ONE_DEVICE, VirtualDevices
 from finetune.errors import PlatformError
 from finetune.runtime.threads import usable_cores
 from finetune.training.state import TrainingState
@@ -52,6 +53,7 @@ class Checkpointing:
         cadence: Cadence,
         clock: Callable[[], float] = time.monotonic,
         cores: int | None = None,
+        devices: VirtualDevices = ONE_DEVICE,
     ) -> None:
         """Initialize without a saved checkpoint.
 
@@ -61,10 +63,12 @@ class Checkpointing:
             cadence: When to save.
             clock: Monotonic clock in seconds.
             cores: CPU cores shared by training and writing; defaults to the cores usable by this process.
+            devices: Virtual devices of the job.
         """
         self._writer = writer
         self._specification = specification
         self._cadence = cadence
+        self._devices = devices
         self._clock = clock
         self._buffers = SnapshotBuffers()
         self._last_step = 0
@@ -121,7 +125,9 @@ class Checkpointing:
         start = self._clock()
         snapshot = self._buffers.take(state.parts())
         best = kind == "epoch" and state.best.epoch == state.progress.epoch - 1
-        info = CheckpointInfo(state.progress.step, kind, self._specification, best=best)
+        info = CheckpointInfo(
+            state.progress.step, kind, self._specification, best, self._devices.count, self._devices.threads
+        )
         self._last_time = self._clock()
         self._last_copy_seconds = self._last_time - start
         self._cpu_seconds_before = self._writer.cpu_seconds

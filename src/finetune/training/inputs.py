@@ -9,6 +9,7 @@ from typing import Protocol
 from torch import Tensor
 
 from finetune.data.loading.batches import Batch, BatchSource
+from finetune.data.loading.shares import WHOLE_BATCHES, Share
 from finetune.models.backbone import Outputs
 from finetune.strategies.plan import Phase
 
@@ -21,8 +22,8 @@ class Source(Protocol):
         """Name of the channel, for messages."""
         ...
 
-    def iterate(self, epoch: int, first: int = 0) -> Generator[Batch, None, None]:
-        """Yield the batches of an epoch, starting with batch number `first`."""
+    def iterate(self, epoch: int, first: int = 0, share: Share = WHOLE_BATCHES) -> Generator[Batch, None, None]:
+        """Yield this process's share in the batches of an epoch, starting with batch number `first`."""
         ...
 
 
@@ -32,11 +33,14 @@ class PhaseInputs:
 
     Attributes:
         single_threaded: Whether that part is so small that a single CPU thread is fastest.
+        replicated: Whether every process trains that part on whole batches, as the time to exchange gradients would
+            exceed that of a step. The result is that of a single process.
     """
 
     source: Source
     forward: Callable[[Mapping[str, Tensor]], Outputs]
     single_threaded: bool = False
+    replicated: bool = False
 
 
 class InputProvider(Protocol):

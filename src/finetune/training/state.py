@@ -87,6 +87,23 @@ class EpochTotals:
             self.counts[name] += count
         self.records += len(targets)
 
+    @property
+    def size(self) -> int:
+        """Number of elements of `sums`."""
+        return 1 + sum(count.numel() for count in self.counts.values())
+
+    def sums(self) -> Tensor:
+        """Return the sum of the losses and all counts, float64 `[size]`, on the device."""
+        return torch.cat([self.loss.view(1), *(count.double().flatten() for count in self.counts.values())])
+
+    def add_sums(self, sums: Tensor, records: int) -> None:
+        """Add the `sums` of other totals, over `records` records."""
+        loss, *counts = torch.split(sums, [1, *(count.numel() for count in self.counts.values())])
+        self.loss += loss[0]
+        for count, added in zip(self.counts.values(), counts, strict=True):
+            count.add_(added.view_as(count).to(count.dtype))
+        self.records += records
+
     def clear(self) -> None:
         """Reset for a new epoch."""
         self.loss.zero_()

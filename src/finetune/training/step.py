@@ -1,4 +1,4 @@
-"""Optimizer step: forward and backward passes over accumulated batches, then one update."""
+"""Optimizer step: forward and backward passes over accumulated batches or their shards, then one update."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
 from finetune.data.loading.batches import Batch
+from finetune.distributed.data_parallel import DataParallel, PassContext
 from finetune.distributed.virtual_devices import shard_seed
 from finetune.models.backbone import Backbone, Outputs
 from finetune.monitoring.timing import Timing
@@ -69,9 +70,7 @@ class TrainStep:
         Returns:
             The mean loss, float32, 0-d, on the device, without synchronizing. NaN if no record was left.
         """
-        batches = [batch for batch in batches if len(batch.targets)]
-        if any(len(batch.targets) == 1 for batch in batches) and trains_batch_norm(self.backbone.module):
-            batches = [batch for batch in batches if len(batch.targets) > 1]
+        batches = self.trained_batches(batches)
         records = sum(len(batch.targets) for batch in batches)
         if not records:
             return torch.full((), torch.nan)
@@ -83,6 +82,52 @@ class TrainStep:
         with self.timing.device("update"):
             self._update()
         return mean
+
+    def run_shards(
+        self,
+        batches: Mapping[int, Sequence[Batch]],
+        records: Sequence[int],
+        step: int,
+        totals: EpochTotals,
+        parallel: DataParallel[Outputs],
+    ) -> Tensor:
+        """Update the model once, as `run` does, by the mean loss over all records of all shards.
+
+        Args:
+            batches: Batches of the step by shard, for the shards of this process.
+            records: Number of trained records of each shard, of all processes.
+            step: Number of the step in the job.
+            totals: Totals of the epoch, over all processes.
+            parallel: Computes the sums over all processes.
+
+        Returns:
+            The mean loss over all shards, float32, 0-d, on the device, without synchronizing. NaN without records.
+        """
+        if not sum(records):
+            return torch.full((), torch.nan)
+        self.probe.begin(step)
+
+        def run_shard(shard: int, context: PassContext) -> Tensor:
+            seed_generators(shard_seed(self.seed, step, shard), self.numerics.device)
+            own = EpochTotals(self.numerics.device, totals.task)
+            trained = self.trained_batches(batches[shard])
+            for batch in trained:
+                with context(batch is trained[-1]):
+                    self._backward(batch, sum(records), own, parallel.forward)
+            return own.sums()
+
+        sums = parallel.step([count > 0 for count in records], run_shard, totals.size)
+        with self.timing.device("update"):
+            self._update()
+        totals.add_sums(sums, sum(records))
+        return (sums[0] / sum(records)).float()
+
+    def trained_batches(self, batches: Sequence[Batch]) -> list[Batch]:
+        """Return the batches that a step uses: without empty ones, and those that batch normalization refuses."""
+        least = (
+            2 if any(len(batch.targets) == 1 for batch in batches) and trains_batch_norm(self.backbone.module) else 1
+        )
+        return [batch for batch in batches if len(batch.targets) >= least]
 
     def _backward(self, batch: Batch, records: int, totals: EpochTotals, forward: Forward) -> Tensor:
         with self.timing.device("forward"):

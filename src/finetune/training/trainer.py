@@ -5,20 +5,23 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, suppress
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from finetune.data.loading.batches import Batch
+from finetune.distributed.virtual_devices import ONE_DEVICE, VirtualDevices
+from finetune.distributed.world import World
 from finetune.errors import DataError, DivergedError, JobStopped
 from finetune.runtime.threads import limit_threads
 from finetune.strategies.freezing import apply_trainable
 from finetune.strategies.plan import Plan
-from finetune.training.inputs import InputProvider
+from finetune.training.inputs import InputProvider, PhaseInputs
 from finetune.training.observers.base import Observer
 from finetune.training.optim import Schedule, set_learning_rates
 from finetune.training.state import EpochMetrics, TrainingState
 from finetune.training.step import TrainStep
+from finetune.training.steps import ShardedSteps, Steps, WholeSteps
 
 
 class Checkpoints(Protocol):
@@ -35,6 +38,32 @@ class Checkpoints(Protocol):
     def save_now(self, state: TrainingState, kind: str) -> None:
         """Save at the end or on interruption; return once the state is written."""
         ...
+
+
+class JobBadRecords(Protocol):
+    """The bad records that the processes of a job have found."""
+
+    @property
+    def unshared(self) -> int:
+        """Number of bad records that the other processes do not know."""
+        ...
+
+    def share(self, world: World) -> None:
+        """Exchange bad records with all processes.
+
+        Raises:
+            DataError: More records are bad than allowed.
+        """
+        ...
+
+
+class NoBadRecords:
+    """Null implementation for data without bad records."""
+
+    unshared = 0
+
+    def share(self, world: World) -> None:
+        """Do nothing."""
 
 
 class NoCheckpoints:
@@ -73,7 +102,10 @@ class Training:
         inputs: Provides the batches of each phase.
         accumulation: Batches per optimizer step.
         evaluate: Returns the current model's validation metrics, or `None` if interrupted.
-        interrupted: Returns whether the job should stop.
+        interrupted: Returns whether the job should stop, as far as this process knows.
+        world: The processes of the job, which train together.
+        devices: The virtual devices, at least as many as processes.
+        bad_records: The bad records found in training.
     """
 
     stepper: TrainStep
@@ -85,6 +117,9 @@ class Training:
     stopping: EarlyStopping
     evaluate: Callable[[], EpochMetrics | None]
     interrupted: Callable[[], bool]
+    world: World = field(default_factory=World)
+    devices: VirtualDevices = ONE_DEVICE
+    bad_records: JobBadRecords = field(default_factory=NoBadRecords)
 
 
 def steps_per_epoch(batches: int, accumulation: int) -> int:
@@ -104,7 +139,7 @@ def fit(training: Training, state: TrainingState, observer: Observer, checkpoint
     """
     progress = state.progress
     while not progress.stopped_early and progress.epoch < training.epochs:
-        if training.interrupted() or not _train_epoch(training, state, observer, checkpoints):
+        if not _train_epoch(training, state, observer, checkpoints):
             return False
         with training.stepper.timing.host("evaluate"):
             metrics = training.evaluate()
@@ -131,23 +166,50 @@ def _train_epoch(training: Training, state: TrainingState, observer: Observer, c
     apply_trainable(training.stepper.backbone, phase.trainable)
     observer.epoch_begins(state, phase)
     inputs = training.inputs.training(phase)
-    batches = inputs.source.iterate(progress.epoch, progress.step_in_epoch * training.accumulation)
     timing = training.stepper.timing
     timing.pause()
-    with limit_threads(single_threaded=inputs.single_threaded), closing(batches), suppress(JobStopped):
-        for group in timing.measure_waiting(_grouped(batches, training.accumulation)):
+    with (
+        limit_threads(single_threaded=inputs.single_threaded),
+        closing(_steps_of_phase(training, inputs)) as steps,
+        closing(
+            inputs.source.iterate(progress.epoch, progress.step_in_epoch * training.accumulation, steps.share)
+        ) as batches,
+    ):
+        groups = timing.measure_waiting(_grouped(batches, steps.batches_per_step))
+        while True:
+            group, interrupted = _next_group(groups, training.interrupted)
+            agreement = steps.agree(
+                group, progress.step, interrupted=interrupted, bad_records=training.bad_records.unshared
+            )
+            if agreement.bad_records:
+                training.bad_records.share(training.world)
+            if agreement.stop:
+                return False
+            if not group:
+                return True
             set_learning_rates(training.stepper.optimizer, training.schedule(progress.step))
-            loss = training.stepper.run(group, progress.step, state.totals, inputs.forward)
+            loss = steps.run(group, progress.step, state.totals)
             progress.step += 1
             progress.step_in_epoch += 1
             observer.step_done(state, loss)
             with timing.host("save"):
                 checkpoints.step_done(state)
             timing.step_done(sum(tensor.numel() for batch in group for tensor in batch.inputs.values()))
-            if training.interrupted():
-                return False
-        return True
-    return False
+
+
+def _steps_of_phase(training: Training, inputs: PhaseInputs) -> Steps:
+    stepper, world, accumulation = training.stepper, training.world, training.accumulation
+    if training.devices.count == 1 or inputs.replicated:
+        return WholeSteps(stepper, inputs.forward, world, accumulation)
+    return ShardedSteps(stepper, inputs.forward, world, accumulation, training.devices)
+
+
+def _next_group(groups: Iterator[list[Batch]], interrupted: Callable[[], bool]) -> tuple[list[Batch], bool]:
+    """Return the batches of the next step, none at the end of the epoch; and whether this process is to stop."""
+    try:
+        return ([], True) if interrupted() else (next(groups, []), False)
+    except JobStopped:
+        return [], True
 
 
 def _close_epoch(training: Training, state: TrainingState, observer: Observer, metrics: EpochMetrics) -> None:

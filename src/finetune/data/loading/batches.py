@@ -22,6 +22,7 @@ from finetune.data.loading.examples import ExampleFactory, UncachedExamples
 from finetune.data.loading.length_grouping import ExampleLengths, LengthGroupedBatches
 from finetune.data.loading.order import batch_bounds, epoch_order, record_seed
 from finetune.data.loading.prefetch import Prefetcher, submit_batch
+from finetune.data.loading.shares import WHOLE_BATCHES, Share
 from finetune.data.record import Content, Record
 from finetune.errors import DataError
 from finetune.runtime.worker_pool import WorkerPool
@@ -65,8 +66,8 @@ class BatchSource(Protocol):
         """Prepares the batches."""
         ...
 
-    def iterate(self, epoch: int, first: int = 0) -> Generator[Batch, None, None]:
-        """Yield the batches of an epoch, starting at batch `first`.
+    def iterate(self, epoch: int, first: int = 0, share: Share = WHOLE_BATCHES) -> Generator[Batch, None, None]:
+        """Yield the share of this process in the batches of an epoch, starting at batch `first`.
 
         Raises:
             JobStopped: the job was stopped while waiting for records.
@@ -223,15 +224,15 @@ class Batches:
         rows = sorted({round(index * (count - 1) / max(1, limit - 1)) for index in range(min(count, limit))})
         return [(row, self.dataset.reader.read(self.dataset.indices[int(positions[row])])) for row in rows]
 
-    def iterate(self, epoch: int, first: int = 0) -> Generator[Batch, None, None]:
-        """Yield the batches of an epoch, starting at batch `first`; earlier batches are not read.
+    def iterate(self, epoch: int, first: int = 0, share: Share = WHOLE_BATCHES) -> Generator[Batch, None, None]:
+        """Yield this process's share in the batches of an epoch, starting at batch `first`; others are not read.
 
         Closing or dropping the generator stops the threads.
 
         Raises:
             DataError: more records are bad than `bad_records` allows, or all records of a class are.
         """
-        yield from self.prepare(self.positions(epoch, first), epoch)
+        yield from self.prepare(share.select(self.positions(epoch, first)), epoch)
 
     def positions(self, epoch: int, first: int = 0) -> Generator[list[int], None, None]:
         """Yield the record positions of each batch of an epoch, starting at batch `first`."""

@@ -8,6 +8,7 @@ from contextlib import closing
 import torch
 
 from finetune.data.loading.batches import Batch, BatchSource
+from finetune.data.loading.shares import WHOLE_BATCHES, Share
 
 
 class DevicePrefetcher:
@@ -37,9 +38,9 @@ class DevicePrefetcher:
         """Name of the channel."""
         return self._batches.channel
 
-    def iterate(self, epoch: int, first: int = 0) -> Generator[Batch, None, None]:
-        """Yield the batches of an epoch, starting at batch `first`."""
-        with closing(self._batches.iterate(epoch, first)) as batches:
+    def iterate(self, epoch: int, first: int = 0, share: Share = WHOLE_BATCHES) -> Generator[Batch, None, None]:
+        """Yield this process's share in the batches of an epoch, starting at batch `first`."""
+        with closing(self._batches.iterate(epoch, first, share)) as batches:
             for batch in batches:
                 yield self._copy(batch)
 

@@ -9,6 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Protocol
 
+from finetune.data.loading.shares import Share
 from finetune.data.pipe.source import RecordSource, StreamRecord
 
 _MAX_QUEUED = 2
@@ -21,7 +22,8 @@ class BatchShare:
 
     Attributes:
         records: records of this process; all records if it is the only one.
-        identities: identities of all records in order, so that every process knows how much of the stream was used.
+        identities: identities of all records in order, so that every process knows how much of the stream was used;
+            none if this is not the last share of this process in the batch.
     """
 
     records: list[StreamRecord]
@@ -35,7 +37,7 @@ ReadBatches = Callable[[], Generator[list[StreamRecord], None, None]]
 class StreamSharing(Protocol):
     """How the processes of a host get their shares of a stream."""
 
-    def shares(self, source: RecordSource, read: ReadBatches) -> Generator[BatchShare, None, None]:
+    def shares(self, source: RecordSource, read: ReadBatches, share: Share) -> Generator[BatchShare, None, None]:
         """Yield the share of this process in every global batch of the next epoch.
 
         Raises:
@@ -48,12 +50,15 @@ class StreamSharing(Protocol):
 class SingleProcess:
     """A `StreamSharing` for a single process, which gets all records."""
 
-    def shares(self, source: RecordSource, read: ReadBatches) -> Generator[BatchShare, None, None]:
-        """Yield every batch in full."""
+    def shares(self, source: RecordSource, read: ReadBatches, share: Share) -> Generator[BatchShare, None, None]:
+        """Yield every batch, or all shards of every batch."""
         del source
         with closing(read()) as batches:
             for records in batches:
-                yield BatchShare(records, [record.identity for record in records])
+                *others, last = share.select([records])
+                for shard in others:
+                    yield BatchShare(list(shard), [])
+                yield BatchShare(list(last), [record.identity for record in records])
 
 
 class ReadAhead:

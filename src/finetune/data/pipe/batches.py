@@ -25,6 +25,7 @@ from finetune.data.labels import LabelMap
 from finetune.data.loading.batches import Batch, BatchOptions
 from finetune.data.loading.order import batch_bounds
 from finetune.data.loading.prefetch import Prefetcher, submit_batch
+from finetune.data.loading.shares import WHOLE_BATCHES, Share
 from finetune.data.pipe.batch_shares import BatchShare, ReadAhead, SingleProcess, StreamSharing
 from finetune.data.pipe.examples import BadExample, Example, PreparedBatch, decode_example
 from finetune.data.pipe.shuffle import StreamPosition, batch_records, shuffle_records
@@ -130,19 +131,21 @@ class StreamBatches:
         """Return a reader of the few retained records."""
         return InMemoryReader(self.channel, self._data.source.task, tuple(self._retained.values()))
 
-    def iterate(self, epoch: int, first: int = 0) -> Generator[Batch, None, None]:
-        """Yield the batches of the next pipe; with `first`, those after the batches that `position` counts as used.
+    def iterate(self, epoch: int, first: int = 0, share: Share = WHOLE_BATCHES) -> Generator[Batch, None, None]:
+        """Yield this process's share in the next pipe; with `first`, after the batches that `position` counts as used.
 
         Raises:
             DataError: the stream is damaged or empty, more records are bad than allowed, or a class is unknown.
             JobStopped: the job was stopped.
         """
-        with closing(self.prepare(epoch, first, partial(self.example, epoch))) as prepared:
+        with closing(self.prepare(epoch, first, partial(self.example, epoch), share)) as prepared:
             for batch in prepared:
                 yield self.use(batch, self.collate([example.result for example in batch.good]))
         self.finish(epoch)
 
-    def prepare(self, epoch: int, first: int, build: Build[_Result]) -> Generator[PreparedBatch[_Result], None, None]:
+    def prepare(
+        self, epoch: int, first: int, build: Build[_Result], share: Share = WHOLE_BATCHES
+    ) -> Generator[PreparedBatch[_Result], None, None]:
         """Yield the prepared batches of `iterate`, for consumers that read ahead.
 
         A batch counts as used once it is passed to `use`; call `finish` after the last batch of an epoch.
@@ -159,7 +162,7 @@ class StreamBatches:
         self._bad_by_class.clear()
         self._data.source.stop.clear()
         self._is_first_batch = True
-        with closing(self._prepared(epoch, build, resumed=resumed)) as prepared:
+        with closing(self._prepared(epoch, build, share, resumed=resumed)) as prepared:
             yield from prepared
 
     def use(self, prepared: PreparedBatch[_Result], inputs: dict[str, Tensor]) -> Batch:
@@ -212,10 +215,10 @@ class StreamBatches:
             )
 
     def _prepared(
-        self, epoch: int, build: Build[_Result], *, resumed: bool
+        self, epoch: int, build: Build[_Result], share: Share, *, resumed: bool
     ) -> Generator[PreparedBatch[_Result], None, None]:
         source, read = self._data.source, partial(self._batches, epoch, resumed=resumed)
-        with closing(ReadAhead(partial(self._sharing.shares, source, read), source.stop)) as shares:
+        with closing(ReadAhead(partial(self._sharing.shares, source, read, share), source.stop)) as shares:
             if self.prefetcher.size:
                 yield from self.prefetcher.prefetch(shares, partial(self._submit, build))
             else:
