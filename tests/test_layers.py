@@ -24,13 +24,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "sagemaker": {"runtime.atomic_files"},
     "runtime": {"config", "sagemaker.failure"},
     "distributed": {"runtime"},
+    "launch": {"runtime", "sagemaker"},
     "checkpoint": {"runtime"},
     "monitoring": {"config", "runtime"},
     "data": {"config", "runtime"},
     "models": {"config", "runtime"},
     "strategies": {"config", "models.backbone"},
     "tasks": {"config", "data.labels"},
-    "evaluation": {"config", "runtime", "monitoring", "data", "models", "tasks"},
+    "evaluation": {"config", "runtime", "distributed", "monitoring", "data", "models", "tasks"},
     "training": {
         "config",
         "runtime",
@@ -48,8 +49,8 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("config", "sagemaker", "runtime", "checkpoint", "monitoring", "data", "models", "strategies", "tasks"),
         *("evaluation", "training", "features", "export", "distributed"),
     },
-    "entry": {"distributed", "job", "sagemaker", "runtime"},
-    "__main__": {"entry"},
+    "entry": {"distributed", "launch", "job", "sagemaker", "runtime"},
+    "__main__": {"entry", "launch"},
 }
 # Layer: its allowed imports outside the standard library; layers that are not listed may import anything.
 MAY_DEPEND_ON: dict[str, set[str]] = {"errors": set(), "messages": set(), "sagemaker": set(), "config": {"pydantic"}}

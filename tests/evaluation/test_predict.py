@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from finetune.data.loading.batches import Batch
+from finetune.data.loading.shares import WHOLE_BATCHES, Share
 from finetune.evaluation.predict import InferenceContext, predict
 from finetune.tasks.single_label import SingleLabelClassification
 from tests.support.tiny import CLASSES, SIDE, TinyBackbone
@@ -24,12 +25,11 @@ class ImageBatches:
 
     order: tuple[int, ...]
 
-    def iterate(self, epoch: int, first: int = 0) -> Generator[Batch, None, None]:
+    def iterate(self, epoch: int, first: int = 0, share: Share = WHOLE_BATCHES) -> Generator[Batch, None, None]:
         pixels = torch.randint(0, 256, (10, 3, SIDE, SIDE), generator=torch.Generator().manual_seed(1))
-        for start in range(first * 3, len(self.order), 3):
-            positions = self.order[start : start + 3]
+        for positions in share.select(self.order[start : start + 3] for start in range(first * 3, len(self.order), 3)):
             rows = torch.tensor(positions)
-            yield Batch({"pixels": pixels[rows].byte()}, rows % 3, positions)
+            yield Batch({"pixels": pixels[rows].byte()}, rows % 3, tuple(positions))
 
 
 @pytest.mark.parametrize("order", [(4, 2, 9, 0, 1, 7), (9, 7, 4, 2, 1, 0)])

@@ -15,6 +15,8 @@ from finetune.config.parse import parse_hyperparameters
 from finetune.config.rules import parse_rules
 from finetune.data.bad_records import BadRecords
 from finetune.data.pipe.shuffle import StreamPosition
+from finetune.distributed.virtual_devices import ONE_DEVICE, VirtualDevices
+from finetune.distributed.world import World
 from finetune.evaluation.predict import InferenceContext, predict
 from finetune.features.phase_inputs import CachedInputProvider
 from finetune.features.plan import CachePlan
@@ -64,6 +66,8 @@ class TinyTraining:
     records: int = 45
     dropout: float = 0.25
     workers: int = 0
+    world: World = field(default_factory=World)
+    devices: VirtualDevices = ONE_DEVICE
 
     def __post_init__(self) -> None:
         self.backbone = TinyBackbone(dropout=self.dropout)
@@ -94,6 +98,9 @@ class TinyTraining:
             evaluate=self.evaluate,
             interrupted=self.interrupted,
             setup=Setup(),
+            world=self.world,
+            devices=self.devices,
+            bad_records=bad_records,
         )
         self.state = build_state(
             self.training, bad_records=bad_records, account=history, stream=StreamPosition(), findings=self.findings
@@ -114,10 +121,10 @@ class TinyTraining:
     def evaluate(self) -> EpochMetrics | None:
         validation = self.inputs.validation()
         assert validation is not None
-        evaluation_pass = InferenceContext(CPU, self.training.stepper.numerics.context, lambda: False)
+        evaluation_pass = InferenceContext(CPU, self.training.stepper.numerics.context, lambda: False, self.world)
         evaluated = predict(self.backbone, validation.source, evaluation_pass, self.task, validation.forward)
         assert evaluated is not None
-        return evaluated.validation_row(self.task)
+        return self.world.broadcast(evaluated.validation_row(self.task) if self.world.is_main else {})
 
     def fit(self) -> bool:
         return fit(self.training, self.state, Observers([self.recorder, self.rules]), NoCheckpoints())

@@ -282,7 +282,7 @@ class RunSpec(Section):
 
 
 class DistributedSpec(Section):
-    """Distributed training: processes, and the shards of a batch that they compute."""
+    """Devices: processes, the shards of a batch that they compute, and the exactness of the result."""
 
     processes_per_host: int | None = Field(
         None,
@@ -297,6 +297,16 @@ class DistributedSpec(Section):
         description="Number of shards into which every batch is divided. By default the number of processes at the "
         "first start, kept in checkpoints. The result depends on it, but not on the number of processes, which may "
         "change when a job is resumed.",
+    )
+    distributed_order: Literal["exact", "fast"] = Field(
+        "exact",
+        description="Order in which gradients of several processes are added: exact gives the same result for any "
+        "number of processes; fast leaves the order to the all-reduce of the communication library.",
+    )
+    deterministic: bool = Field(
+        False,
+        description="Whether to use only GPU kernels that give the same bits in every run; slower for some models. On "
+        "CPUs all kernels do.",
     )
 
 

@@ -3,17 +3,18 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Generic, TypeVar
+from typing import Generic, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.distributed import GradBucket  # type: ignore[attr-defined]  # not in torch's stub
 from torch.nn.parallel import DistributedDataParallel
 
-from finetune.distributed.fixed_order import Block, FixedOrderSum, all_reduce_in_fixed_order
+from finetune.distributed.fixed_order import Block, FixedOrderSum, aligned_blocks, all_reduce_in_fixed_order
 from finetune.distributed.virtual_devices import shards_of_rank
 from finetune.distributed.world import World
 
+Order = Literal["exact", "fast"]
 Result = TypeVar("Result")
 Forward = Callable[[Mapping[str, Tensor]], Result]
 PassContext = Callable[[bool], AbstractContextManager[None]]
@@ -33,7 +34,15 @@ class DataParallel(Generic[Result]):
         shards: The shards of this process.
     """
 
-    def __init__(self, module: nn.Module, forward: Forward[Result], virtual_devices: int, world: World) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        forward: Forward[Result],
+        virtual_devices: int,
+        world: World,
+        *,
+        order: Order = "exact",
+    ) -> None:
         """Initialize for the parameters of the model that require gradients and the layers in training mode now.
 
         Args:
@@ -41,8 +50,11 @@ class DataParallel(Generic[Result]):
             forward: Runs the model, or its trainable part.
             virtual_devices: Number of shards per step; at least the number of processes.
             world: The processes; each of them creates the same object.
+            order: Order of the sums over shards: `exact` gives the same bits for any number of processes; `fast` leaves
+                the order to the backend's all-reduce.
         """
         self.forward = forward
+        self._order = order
         self.shards = shards_of_rank(virtual_devices, world.size, world.rank)
         self._virtual_devices = virtual_devices
         self._world = world
@@ -50,6 +62,7 @@ class DataParallel(Generic[Result]):
         self._positions = {id(parameter): position for position, parameter in enumerate(self._parameters)}
         self._batch_norms = [layer for layer in module.modules() if _tracks_statistics(layer)]
         self._gradients = FixedOrderSum()
+        self._stream: torch.cuda.Stream | None = None
         self._ddp: DistributedDataParallel | None = None
         if world.size > 1:
             self._ddp = DistributedDataParallel(
@@ -120,8 +133,29 @@ class DataParallel(Generic[Result]):
         for block, tensors in zip(self._gradients.blocks, self._gradients.partial_sums, strict=True):
             sums.add(block, [_flattened([tensors[position] for position in positions])])
         sums.add(Block(self.shards[-1], 1), [bucket.buffer()])
+        blocks = [tensors[0] for tensors in sums.partial_sums]
+        if bucket.buffer().device.type == "cuda":
+            return self._reduced_beside_backward(blocks)
         done: torch.futures.Future[Tensor] = torch.futures.Future()
-        done.set_result(self._reduced([tensors[0] for tensors in sums.partial_sums]))
+        done.set_result(self._reduced(blocks))
+        return done
+
+    def _reduced_beside_backward(self, blocks: Sequence[Tensor]) -> torch.futures.Future[Tensor]:
+        """Reduce on a stream of its own, so that the backward pass goes on meanwhile."""
+        device = blocks[0].device
+        current = torch.cuda.current_stream(device)
+        if self._stream is None:
+            self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # untyped in torch
+        self._stream.wait_stream(current)
+        done: torch.futures.Future[Tensor] = torch.futures.Future(devices=[device])
+        with torch.cuda.stream(self._stream):
+            reduced = self._reduced(blocks)
+            # Records an event on this stream, for which DistributedDataParallel lets the current stream wait.
+            done.set_result(reduced)
+        # Otherwise each stream could reuse the memory of a tensor that the other one still reads.
+        for block in blocks:
+            block.record_stream(self._stream)
+        reduced.record_stream(current)
         return done
 
     def _reduce_gradients(self) -> None:
@@ -132,7 +166,14 @@ class DataParallel(Generic[Result]):
             parameter.grad = gradient.as_strided(parameter.size(), parameter.stride())
 
     def _reduced(self, blocks: Sequence[Tensor]) -> Tensor:
-        return all_reduce_in_fixed_order(blocks, self._virtual_devices, self._world)
+        if self._order == "exact" or self._world.size == 1:
+            return all_reduce_in_fixed_order(blocks, self._virtual_devices, self._world)
+        total = FixedOrderSum()
+        for block, tensor in zip(aligned_blocks(self.shards), blocks, strict=True):
+            total.add(block, [tensor])
+        reduced = total.total()[0]
+        torch.distributed.all_reduce(reduced, group=self._world.group)
+        return reduced
 
     def _statistics(self) -> tuple[list[Tensor], list[Tensor]]:
         statistics, counters = [], []

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from finetune.config.unused import UNUSED_IN_JOB, JobFacts, unused_hyperparameter_notes, unused_hyperparameters
 from finetune.data.loading.batches import Batches
 from finetune.data.transforms.base import ImageTransform
+from finetune.distributed.virtual_devices import BATCH_NORM_MINIMUM
 from finetune.features.plan import CachePlan
 from finetune.job.inputs import Inputs, class_counts
 from finetune.job.loaders import Loaders
@@ -110,7 +111,7 @@ def _group_lines(groups: list[GroupSummary]) -> list[str]:
 def _run_lines(job: PreparedJob) -> list[str]:
     spec, train = job.spec, job.loaders.train
     arithmetic = job.numerics.name + (", compiled" if spec.run.compile else "")
-    device = device_lines(job.numerics.device, arithmetic)
+    device = [*device_lines(job.numerics.device, arithmetic, job.world.local_size), *process_lines(job)]
     if train is None or not spec.strategy.trains:
         return [*device, "steps     none: the model is evaluated without training"]
     optimization = spec.optimization
@@ -125,6 +126,47 @@ def _run_lines(job: PreparedJob) -> list[str]:
         *device,
         f"steps     {total}, {batch} records each; {optimization.optimizer}, {optimization.lr_schedule} schedule",
     ]
+
+
+def process_lines(job: PreparedJob) -> list[str]:
+    """Describe the processes of the job and the shards of a batch, if there are several of either."""
+    world, devices = job.world, job.devices
+    if world.size == 1 and devices.count == 1:
+        return []
+    line = f"processes {world.size}"
+    if world.size > world.local_size:
+        line += f", {world.local_size} on each host"
+    if not job.spec.strategy.trains:
+        return [line]
+    size = job.spec.optimization.batch_size
+    line += f"; every batch of {size} is divided into {devices.count} shards"
+    lines = [f"{line}, which are summed in a fixed order: the result depends on virtual_devices, not on processes"]
+    if size < BATCH_NORM_MINIMUM * devices.count:
+        lines.append(
+            f"          a shard has {size // devices.count} to {-(-size // devices.count)} records, which use a device"
+            f" poorly: batch_size={BATCH_NORM_MINIMUM * devices.count} or more is better"
+        )
+    if job.idle_processes:
+        lines.append(
+            f"          {job.idle_processes} of {world.size + job.idle_processes} processes have no shard and end now:"
+            f" {_reason_for_idle_processes(job)}"
+        )
+    return lines
+
+
+def _reason_for_idle_processes(job: PreparedJob) -> str:
+    if job.spec.distributed.virtual_devices is not None:
+        return f"virtual_devices={job.spec.distributed.virtual_devices}"
+    if job.resumes:
+        return f"the checkpoint was written with {job.devices.count} virtual devices"
+    processes = job.world.size + job.idle_processes
+    minimum = BATCH_NORM_MINIMUM if job.devices.minimum > 1 else 1
+    return (
+        f"shards of fewer than {minimum} records would train batch normalization poorly; batch_size="
+        f"{minimum * processes} uses all of them"
+        if minimum > 1
+        else f"batch_size={job.spec.optimization.batch_size} has fewer records"
+    )
 
 
 def _checkpoint_lines(job: PreparedJob) -> list[str]:

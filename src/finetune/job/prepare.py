@@ -33,7 +33,7 @@ from finetune.job.streams import task_of
 from finetune.models.backbone import Backbone
 from finetune.models.load import ModelRequest, Source, load_backbone, locate_source, source_classes
 from finetune.models.preprocessing import has_padding_only_columns
-from finetune.runtime.device import choose_device
+from finetune.runtime.device import choose_device, use_deterministic_kernels
 from finetune.runtime.memory import keep_freed_memory
 from finetune.runtime.precision import Numerics, choose_numerics, supported_numerics
 from finetune.runtime.threads import limit_threads
@@ -51,6 +51,8 @@ class PreparedJob:
     Attributes:
         world: the processes of the job, and the place of this one among them.
         devices: the virtual devices, at least as many as processes if anything is trained.
+        idle_processes: number of processes that have ended, as there are fewer virtual devices.
+        resumes: whether the job resumes from a checkpoint.
     """
 
     request: Request
@@ -65,6 +67,8 @@ class PreparedJob:
     source_model: SourceModel
     world: World
     devices: VirtualDevices = ONE_DEVICE
+    idle_processes: int = 0
+    resumes: bool = False
 
     @property
     def spec(self) -> JobSpec:
@@ -99,6 +103,8 @@ class PreparedJob:
 def prepare(request: Request, interruption: Interruption, scratch: Path, world: World) -> PreparedJob:
     """Read, check and load everything."""
     device = choose_device(request.files.resources.instance_type, world.local_rank)
+    if request.spec.distributed.deterministic and device.type == "cuda":
+        use_deterministic_kernels()
     numerics = choose_numerics(request.spec.run.precision, device)
     announced = announced_classes(request)
     if announced is not None:  # Readers need the names too: a class may be called None or NA.

@@ -84,6 +84,14 @@ def run_job(request: Request, interruption: Interruption, world: World) -> None:
             ) from error
         except torch.AcceleratorError as error:
             raise PlatformError(f"The GPU failed: {str(error).splitlines()[0]}") from error
+        except RuntimeError as error:
+            if "deterministic implementation" not in str(error):
+                raise
+            operation = str(error).partition(" does not have")[0]
+            raise UserError(
+                f"deterministic=true, but PyTorch has no deterministic kernel for {operation} on this device: set"
+                " deterministic=false, or use another model."
+            ) from error
 
 
 def run_prepared(job: PreparedJob) -> None:
@@ -113,7 +121,8 @@ def run_prepared(job: PreparedJob) -> None:
         return
     if devices.threads is not None:
         torch.set_num_threads(devices.threads)
-    job = replace(job, world=world, devices=devices)
+    idle, resumes = job.world.size - world.size, found.devices is not None
+    job = replace(job, world=world, devices=devices, idle_processes=idle, resumes=resumes)
     logger.info("%s", describe_plan(job))
     evaluate_and_export(job, train(job, found))
 

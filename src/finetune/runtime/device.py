@@ -100,20 +100,38 @@ def select_device(gpu: Gpu, expected: str | None) -> torch.device:
     return torch.device("cpu")
 
 
-def device_lines(device: torch.device, arithmetic: str) -> list[str]:
-    """Plan lines about the device and its arithmetic, and about unused GPUs."""
+def device_lines(device: torch.device, arithmetic: str, used: int = 1) -> list[str]:
+    """Plan lines about the device and its arithmetic, and about unused GPUs.
+
+    Args:
+        device: device of this process.
+        arithmetic: floating-point type.
+        used: number of GPUs of this host that the job uses.
+    """
     if device.type != "cuda":
         return [f"device    {device}, {arithmetic}"]
     properties = torch.cuda.get_device_properties(device)
-    return gpu_lines(properties.name, properties.total_memory, torch.cuda.device_count(), arithmetic)
+    return gpu_lines(properties.name, properties.total_memory, torch.cuda.device_count(), arithmetic, used)
 
 
-def gpu_lines(name: str, memory: int, count: int, arithmetic: str) -> list[str]:
-    """Plan lines for `count` GPUs with `memory` bytes each."""
+def gpu_lines(name: str, memory: int, count: int, arithmetic: str, used: int = 1) -> list[str]:
+    """Plan lines for a host with `count` GPUs with `memory` bytes each, of which the job uses `used`."""
     lines = [f"device    cuda ({name}, {memory / 2**30:.0f} GiB), {arithmetic}"]
-    if count > 1:
-        lines.append(f"          only 1 of {count} GPUs is used: an instance type with a single GPU costs less")
+    if count > used:
+        verb = "is" if used == 1 else "are"
+        lines.append(f"          only {used} of {count} GPUs {verb} used: an instance type with fewer GPUs costs less")
     return lines
+
+
+def use_deterministic_kernels() -> None:
+    """Let PyTorch use only GPU kernels that give the same bits in every run.
+
+    Must be called before the first operation on a GPU. An operation without such a kernel raises an error.
+    """
+    # Required by cuBLAS: https://docs.nvidia.com/cuda/cublas/#results-reproducibility
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
 
 
 def detect_gpu() -> Gpu:

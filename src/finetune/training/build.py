@@ -88,6 +88,7 @@ def build_training(  # noqa: PLR0913  # by keyword
         interrupted=interrupted,
         world=world,
         devices=devices,
+        order=spec.distributed.distributed_order,
         bad_records=bad_records,
     )
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from finetune.data.loading.batches import Batch
 from finetune.data.loading.shares import WHOLE_BATCHES, Share
-from finetune.distributed.data_parallel import DataParallel
+from finetune.distributed.data_parallel import DataParallel, Order
 from finetune.distributed.shares import ShardsOfBatches
 from finetune.distributed.virtual_devices import VirtualDevices
 from finetune.distributed.world import World
@@ -102,7 +102,13 @@ class ShardedSteps:
     """Steps on shards, one for each virtual device; the sums over all shards do not depend on the processes."""
 
     def __init__(
-        self, stepper: TrainStep, forward: Forward, world: World, accumulation: int, devices: VirtualDevices
+        self,
+        stepper: TrainStep,
+        forward: Forward,
+        world: World,
+        accumulation: int,
+        devices: VirtualDevices,
+        order: Order,
     ) -> None:
         """Initialize for the parameters that are trainable now.
 
@@ -112,6 +118,7 @@ class ShardedSteps:
             world: The processes of the job.
             accumulation: Batches per step.
             devices: The virtual devices, at least as many as processes.
+            order: Order of the sums over shards.
         """
         share = ShardsOfBatches(devices.count, world, devices.minimum)
         self.share: Share = share
@@ -120,7 +127,9 @@ class ShardedSteps:
         self._stepper = stepper
         self._world = world
         self._records = [0] * devices.count
-        self._parallel: DataParallel[Outputs] = DataParallel(stepper.backbone.module, forward, devices.count, world)
+        self._parallel: DataParallel[Outputs] = DataParallel(
+            stepper.backbone.module, forward, devices.count, world, order=order
+        )
 
     def agree(self, group: Sequence[Batch], step: int, *, interrupted: bool, bad_records: int) -> Agreement:
         """Agree, and exchange the number of records of every shard."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from finetune.data.loading.batches import Batch
+from finetune.distributed.data_parallel import Order
 from finetune.distributed.virtual_devices import ONE_DEVICE, VirtualDevices
 from finetune.distributed.world import World
 from finetune.errors import DataError, DivergedError, JobStopped
@@ -105,6 +106,7 @@ class Training:
         interrupted: Returns whether the job should stop, as far as this process knows.
         world: The processes of the job, which train together.
         devices: The virtual devices, at least as many as processes.
+        order: Order of the sums over shards.
         bad_records: The bad records found in training.
     """
 
@@ -119,6 +121,7 @@ class Training:
     interrupted: Callable[[], bool]
     world: World = field(default_factory=World)
     devices: VirtualDevices = ONE_DEVICE
+    order: Order = "exact"
     bad_records: JobBadRecords = field(default_factory=NoBadRecords)
 
 
@@ -201,7 +204,7 @@ def _steps_of_phase(training: Training, inputs: PhaseInputs) -> Steps:
     stepper, world, accumulation = training.stepper, training.world, training.accumulation
     if training.devices.count == 1 or inputs.replicated:
         return WholeSteps(stepper, inputs.forward, world, accumulation)
-    return ShardedSteps(stepper, inputs.forward, world, accumulation, training.devices)
+    return ShardedSteps(stepper, inputs.forward, world, accumulation, training.devices, training.order)
 
 
 def _next_group(groups: Iterator[list[Batch]], interrupted: Callable[[], bool]) -> tuple[list[Batch], bool]:

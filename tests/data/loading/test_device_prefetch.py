@@ -9,6 +9,7 @@ import torch
 
 from finetune.data.loading.batches import Batch, Batches
 from finetune.data.loading.device_prefetch import DevicePrefetcher
+from finetune.data.loading.shares import WHOLE_BATCHES, Share
 from tests.support.tiny import TinyReader, tiny_batches
 
 CPU = torch.device("cpu")
@@ -41,9 +42,9 @@ class CountingBatches(Batches):
     requested = 0
     closed = False
 
-    def iterate(self, epoch: int, first: int = 0) -> Generator[Batch, None, None]:
+    def iterate(self, epoch: int, first: int = 0, share: Share = WHOLE_BATCHES) -> Generator[Batch, None, None]:
         try:
-            for batch in super().iterate(epoch, first):
+            for batch in super().iterate(epoch, first, share):
                 self.requested += 1
                 yield batch
         finally:
