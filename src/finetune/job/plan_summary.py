@@ -136,6 +136,7 @@ def process_lines(job: PreparedJob) -> list[str]:
     line = f"processes {world.size}"
     if world.size > world.local_size:
         line += f", {world.local_size} on each host"
+    line += f", {job.exchange}" if job.exchange else ""
     if not job.spec.strategy.trains:
         return [line]
     size = job.spec.optimization.batch_size

@@ -53,6 +53,7 @@ class PreparedJob:
         devices: the virtual devices, at least as many as processes if anything is trained.
         idle_processes: number of processes that have ended, as there are fewer virtual devices.
         resumes: whether the job resumes from a checkpoint.
+        exchange: speed of exchanges between the processes, for the plan; empty for a single process.
     """
 
     request: Request
@@ -69,6 +70,7 @@ class PreparedJob:
     devices: VirtualDevices = ONE_DEVICE
     idle_processes: int = 0
     resumes: bool = False
+    exchange: str = ""
 
     @property
     def spec(self) -> JobSpec:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from finetune.distributed.health_check import check_devices
 from finetune.distributed.virtual_devices import ShardLimit, choose_virtual_devices
 from finetune.distributed.world import World
 from finetune.errors import DivergedError, JobStopped, PlatformError, UserError
@@ -104,6 +105,8 @@ def run_prepared(job: PreparedJob) -> None:
     """
     if job.world.any(job.interruption.requested()):
         raise JobStopped
+    if job.world.size > 1:
+        job = replace(job, exchange=check_devices(job.world, job.numerics.device))
     if job.loaders.train is None or not job.spec.strategy.trains:
         logger.info("%s", describe_plan(job))
         evaluate_and_export(job, train(job, None))
