@@ -15,6 +15,7 @@ from finetune.config.parse import parse_hyperparameters
 from finetune.errors import UserError, did_you_mean
 from finetune.monitoring.metric_lines import METRICS
 from finetune.sagemaker.config_files import JobFiles, read_job_files
+from finetune.sagemaker.instance_groups import check_homogeneous
 from finetune.sagemaker.paths import Paths, check_temporary_folder, check_writable
 
 logger = logging.getLogger(__name__)
@@ -78,6 +79,7 @@ def read_request(paths: Paths) -> Request:
         PlatformError: a file of the platform cannot be read, or an output folder cannot be written.
     """
     files = read_job_files(paths)
+    check_homogeneous(files.resources.instance_groups)
     spec = parse_hyperparameters(files.hyperparameters)
     channels = check_channels(files.channels, spec)
     for note in (*spec.notes, *channels.notes):

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from finetune.errors import JobError, PlatformError, UserError
+from finetune.sagemaker.instance_groups import InstanceGroup, parse_instance_groups
 from finetune.sagemaker.paths import Paths
 
 HYPERPARAMETERS = "hyperparameters.json"
@@ -54,6 +55,7 @@ class Resources:
     hosts: tuple[str, ...] = ("algo-1",)
     network_interface: str | None = None
     instance_type: str | None = None
+    instance_groups: tuple[InstanceGroup, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +198,14 @@ def _resources(path: Path) -> Resources:
     if current not in hosts:
         raise PlatformError(f"{path}: current_host {current!r} is not among hosts {hosts!r}.")
     interface, instance_type = values.get("network_interface_name"), values.get("current_instance_type")
+    try:
+        groups = parse_instance_groups(values.get("instance_groups"))
+    except PlatformError as error:
+        raise PlatformError(f"{path}: {error}") from error
     return Resources(
-        current, tuple(hosts), str(interface) if interface else None, str(instance_type) if instance_type else None
+        current,
+        tuple(hosts),
+        str(interface) if interface else None,
+        str(instance_type) if instance_type else None,
+        groups,
     )
