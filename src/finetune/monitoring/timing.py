@@ -12,7 +12,7 @@ import torch
 
 _T = TypeVar("_T")
 
-PARTS = ("data", "forward", "backward", "update", "save", "evaluate")
+PARTS = ("data", "exchange", "forward", "backward", "update", "save", "evaluate")
 """Parts of the training time; the rest is start-up, export and the time in between."""
 
 _MAX_PENDING_EVENTS = 4096

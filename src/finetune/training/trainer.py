@@ -181,9 +181,10 @@ def _train_epoch(training: Training, state: TrainingState, observer: Observer, c
         groups = timing.measure_waiting(_grouped(batches, steps.batches_per_step))
         while True:
             group, interrupted = _next_group(groups, training.interrupted)
-            agreement = steps.agree(
-                group, progress.step, interrupted=interrupted, bad_records=training.bad_records.unshared
-            )
+            with timing.host("exchange"):
+                agreement = steps.agree(
+                    group, progress.step, interrupted=interrupted, bad_records=training.bad_records.unshared
+                )
             if agreement.bad_records:
                 training.bad_records.share(training.world)
             if agreement.stop:

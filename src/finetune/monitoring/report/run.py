@@ -28,6 +28,7 @@ from finetune.monitoring.report.verdict import verdict
 PART_LABELS = {
     "start": "start-up, including the first step",
     "data": "waiting for data",
+    "exchange": "waiting for other processes",
     "forward": "forward",
     "backward": "backward",
     "update": "optimizer step",
