@@ -17,11 +17,13 @@ from typing import NoReturn
 from finetune.errors import UserError
 from finetune.job.request import Request, read_request
 from finetune.launch.devices import is_launched, process_count
-from finetune.launch.rank_files import RankFiles
+from finetune.launch.parent import end_with_parent
+from finetune.launch.rank_files import AGENT, RankFiles
 from finetune.messages import OWN_LOGGER, Lines, log_safely
 from finetune.runtime.memory import garbage_collection_disabled, set_variables, share_one_heap
 from finetune.sagemaker.failure import (
     Failure,
+    causes_of,
     clear_failure,
     failure_of,
     release_reserve,
@@ -116,10 +118,13 @@ def _run_rank(paths: Paths) -> Failure | None:
     files = RankFiles.from_environment()
     if rank > 0:
         logging.getLogger(OWN_LOGGER).setLevel(logging.ERROR)
+    elif files is None:
+        clear_failure(paths)
     try:
         with Interruption() as interruption:
             if files is not None:
                 files.announce(rank)
+                end_with_parent(int(os.environ[AGENT]))
             request = read_request(paths)
             with garbage_collection_disabled():
                 from finetune.distributed.process_group import join_world
@@ -127,13 +132,20 @@ def _run_rank(paths: Paths) -> Failure | None:
 
             with join_world() as world:
                 run_job(request, interruption, world)
+            if files is not None:
+                files.finish(rank)
             return None
     except BaseException as error:  # noqa: BLE001  # every failure is reported
         failure = failure_of(error, (paths.output, paths.model, paths.checkpoints, Path(tempfile.gettempdir())))
         if files is None:
             return _write_and_log(paths, failure)
-        files.write_failure(rank, failure, is_consequence=type(error).__name__ == "ProcessLostError")
+        files.write_failure(rank, failure, is_consequence=_is_consequence(error))
         return failure
+
+
+def _is_consequence(error: BaseException) -> bool:
+    """Whether a process failed because another one had ended, also if that error caused others."""
+    return any(type(cause).__name__ == "ProcessLostError" for cause in causes_of(error))
 
 
 def _report_failure(paths: Paths, error: BaseException) -> Failure:

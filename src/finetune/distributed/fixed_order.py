@@ -16,7 +16,7 @@ import torch.distributed
 from torch import Tensor
 
 from finetune.distributed.virtual_devices import shards_of_rank
-from finetune.distributed.world import World
+from finetune.distributed.world import World, lost_processes
 
 
 class Block(NamedTuple):
@@ -89,6 +89,7 @@ def all_reduce_in_fixed_order(blocks: Sequence[Tensor], virtual_devices: int, wo
 
     Raises:
         ValueError: The number of blocks is not that of the process's shards, or a process has no shard.
+        ProcessLostError: Another process has ended.
     """
     if virtual_devices < world.size:
         raise ValueError(f"{world.size} processes share {virtual_devices} virtual devices: each needs at least one")
@@ -103,16 +104,18 @@ def all_reduce_in_fixed_order(blocks: Sequence[Tensor], virtual_devices: int, wo
     sent = _chunks_by_rank(blocks, world.size, chunk)
     counts = [len(blocks_of_rank) for blocks_of_rank in of_ranks]
     received = sent.new_empty((sum(counts), chunk))
-    torch.distributed.all_to_all_single(
-        received.view(-1),
-        sent.view(-1),
-        [count * chunk for count in counts],
-        [len(own) * chunk] * world.size,
-        group=world.group,
-    )
+    with lost_processes():
+        torch.distributed.all_to_all_single(
+            received.view(-1),
+            sent.view(-1),
+            [count * chunk for count in counts],
+            [len(own) * chunk] * world.size,
+            group=world.group,
+        )
     reduced = _sum([block for blocks_of_rank in of_ranks for block in blocks_of_rank], list(received))
     gathered = sent.new_empty(world.size * chunk)
-    torch.distributed.all_gather_into_tensor(gathered, reduced, group=world.group)
+    with lost_processes():
+        torch.distributed.all_gather_into_tensor(gathered, reduced, group=world.group)
     return gathered[:elements]
 
 

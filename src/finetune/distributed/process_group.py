@@ -45,7 +45,6 @@ def join_world(environment: Mapping[str, str] = os.environ) -> Iterator[World]:
         torch.distributed.init_process_group(backend, timeout=TIMEOUT, rank=rank, world_size=size)
     except (RuntimeError, ValueError) as error:
         raise PlatformError(f"Process {rank} of {size} cannot join the others: {error}") from error
-    try:
-        yield World(rank, size, local_rank, local_size)
-    finally:
-        torch.distributed.destroy_process_group()
+    yield World(rank, size, local_rank, local_size)
+    # Not after a failure: it may wait for operations that other processes have left.
+    torch.distributed.destroy_process_group()

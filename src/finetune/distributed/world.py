@@ -17,7 +17,7 @@ _T = TypeVar("_T")
 
 
 class ProcessLostError(PlatformError):
-    """Another process of the job has ended or cannot be reached; the cause is in the failure of that process."""
+    """Another process of the job has failed, has ended or cannot be reached; its own failure is the cause."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +68,20 @@ class World:
         """
         return self.sum_integers([int(flag)])[0] > 0
 
+    def raise_in_all(self, failure: Exception | None) -> None:
+        """Fail in all processes if one of them has failed, so that none waits for it if the failure is caught.
+
+        Raises:
+            Exception: The failure of this process, if there is one.
+            ProcessLostError: Another process has failed or ended.
+        """
+        if self.any(failure is not None):
+            messages = self.all_gather("" if failure is None else f"{type(failure).__name__}: {failure}")
+            if failure is None:
+                raise ProcessLostError(f"Another process of the job failed: {next(filter(None, messages))}")
+        if failure is not None:
+            raise failure
+
     def sum_integers(self, values: Sequence[int]) -> list[int]:
         """Return the sums of the values over all processes.
 
@@ -78,7 +92,7 @@ class World:
             return list(values)
         # A tensor on the host: with NCCL for GPUs, the exchange uses gloo and does not wait for the device.
         message = torch.tensor(values, dtype=torch.int64)
-        with _lost_processes():
+        with lost_processes():
             torch.distributed.all_reduce(message, group=self.group)
         return cast("list[int]", message.tolist())
 
@@ -91,7 +105,7 @@ class World:
         if self.size == 1:
             return [value]
         values: list[Any] | None = [None] * self.size if self.is_main else None
-        with _lost_processes():
+        with lost_processes():
             torch.distributed.gather_object(value, values, group=self.group, group_dst=0)
         return values or []
 
@@ -104,7 +118,7 @@ class World:
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
-        with _lost_processes():
+        with lost_processes():
             torch.distributed.all_gather_object(values, value, group=self.group)
         return values
 
@@ -117,7 +131,7 @@ class World:
         if self.size == 1:
             return value
         values: list[Any] = [value]
-        with _lost_processes():
+        with lost_processes():
             torch.distributed.broadcast_object_list(values, group=self.group, group_src=0)
         return cast("_T", values[0])
 
@@ -129,7 +143,7 @@ class World:
         """
         if size >= self.size:
             return self
-        with _lost_processes():
+        with lost_processes():
             group = torch.distributed.new_group(list(range(size)))
         if self.rank >= size:
             return None
@@ -138,8 +152,8 @@ class World:
 
 
 @contextmanager
-def _lost_processes() -> Iterator[None]:
-    """Raise the errors of collective operations as `ProcessLostError`."""
+def lost_processes() -> Iterator[None]:
+    """Raise the errors of collective operations in the block as `ProcessLostError`."""
     try:
         yield
     except RuntimeError as error:

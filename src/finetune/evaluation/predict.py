@@ -140,10 +140,15 @@ class _Outputs(NamedTuple):
 def _collect_outputs(
     backbone: Backbone, batches: Source, context: InferenceContext, forward: Forward
 ) -> _Outputs | None:
+    outputs: _Outputs | None = None
+    failure: Exception | None = None
     try:
         outputs = _forward_all(backbone, batches, context, forward)
     except JobStopped:
-        outputs = None
+        pass
+    except Exception as error:  # noqa: BLE001  # raised below, in all processes
+        failure = error
+    context.world.raise_in_all(failure)
     if context.world.any(outputs is None) or outputs is None:
         return None
     parts = [part for part in context.world.gather(outputs) if len(part.positions)] or [outputs]

@@ -105,13 +105,15 @@ def find_checkpoint(
         JobStopped: the job was stopped while it waited for a checkpoint.
     """
     started = time.monotonic()
-    store, checkpoint = None, None
+    store, checkpoint, stopped = None, None, False
     if folder is not None and world.is_main:
         store = open_store(folder, spec, interruption)
         try:
             checkpoint = store.restore()
-        except StopDeadlineError as error:
-            raise JobStopped from error
+        except StopDeadlineError:
+            stopped = True
+    if world.any(stopped):
+        raise JobStopped
     if folder is None and spec.resume == "required":
         raise UserError(
             "resume=required, but the job has no checkpoint folder: set checkpoint_s3_uri of the estimator."

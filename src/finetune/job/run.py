@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -73,8 +74,12 @@ def run_job(request: Request, interruption: Interruption, world: World) -> None:
         logging.getLogger(OWN_LOGGER).setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory(prefix="finetune-") as scratch:
         try:
-            with interruption.raising(JobStopped):
+            job = None
+            with suppress(JobStopped), interruption.raising(JobStopped):
                 job = prepare(request, interruption, Path(scratch), world)
+            # SIGTERM may reach one process alone: all of them stop before they wait for each other in training.
+            if world.any(interruption.requested()) or job is None:
+                raise JobStopped
             run_prepared(job)
         except JobStopped:
             logger.info(_NOTHING_TO_EXPORT)
@@ -101,10 +106,8 @@ def run_prepared(job: PreparedJob) -> None:
     Raises:
         UserError: the checkpoint belongs to another request.
         PlatformError: the machine failed.
-        JobStopped: the job was stopped before training.
+        JobStopped: the job was stopped while it waited for a checkpoint.
     """
-    if job.world.any(job.interruption.requested()):
-        raise JobStopped
     if job.world.size > 1:
         job = replace(job, exchange=check_devices(job.world, job.numerics.device))
     if job.loaders.train is None or not job.spec.strategy.trains:

@@ -1,4 +1,4 @@
-"""Files by which the processes of a host tell the agent that started them their process id and their failure."""
+"""Files by which the processes of a host tell the agent that started them their process id and how they ended."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ from finetune.sagemaker.failure import Failure
 
 FOLDER = "FINETUNE_RANK_FOLDER"
 """Environment variable with the folder of the files; absent if another launcher started the process."""
+
+AGENT = "FINETUNE_AGENT"
+"""Environment variable with the process id of the agent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +54,17 @@ class RankFiles:
         """Announce that this process handles SIGTERM from now on."""
         write_text_atomically(self.folder / f"{rank}.pid", str(os.getpid()))
 
-    def process_ids(self) -> set[int]:
-        """Return the ids of the processes that have announced themselves."""
-        return {int(path.read_text(encoding="utf-8")) for path in self.folder.glob("*.pid")}
+    def processes(self) -> dict[int, int]:
+        """Return the ids of the processes that have announced themselves, by rank."""
+        return {int(path.stem): int(path.read_text(encoding="utf-8")) for path in self.folder.glob("*.pid")}
+
+    def finish(self, rank: int) -> None:
+        """Note that this process has done its part of the job."""
+        (self.folder / f"{rank}.finished").touch()
+
+    def finished(self) -> set[int]:
+        """Return the ranks of the processes that have done their part of the job."""
+        return {int(path.stem) for path in self.folder.glob("*.finished")}
 
     def write_failure(self, rank: int, failure: Failure, *, is_consequence: bool) -> None:
         """Write the failure of a process."""

@@ -82,7 +82,7 @@ def failure_of(error: BaseException, folders: Iterable[Path] = ()) -> Failure:
         error: the exception that ended the job.
         folders: output folders of the job; those on full volumes are named if the exception names no file.
     """
-    memory_error = next((cause for cause in _causes(error) if _is_out_of_memory(cause)), None)
+    memory_error = next((cause for cause in causes_of(error) if _is_out_of_memory(cause)), None)
     if memory_error is not None:
         detail = str(memory_error).partition("\n")[0].strip()[:200]
         cause = f"The machine ran out of memory{f' ({detail})' if detail else ''}: {_MEMORY_REMEDY}"
@@ -144,7 +144,7 @@ def _address_space_is_full() -> bool:
     return False
 
 
-def _causes(error: BaseException) -> Iterator[BaseException]:
+def causes_of(error: BaseException) -> Iterator[BaseException]:
     """An error, followed by those it was raised from."""
     seen: set[int] = set()
     current: BaseException | None = error
