@@ -30,7 +30,6 @@ from finetune.sagemaker.failure import (
     reserve_failure,
     write_failure,
 )
-from finetune.sagemaker.hosts import announce_result, wait_for_first_host
 from finetune.sagemaker.interruption import Interruption
 from finetune.sagemaker.paths import Paths
 
@@ -76,27 +75,18 @@ def _run() -> Failure | None:
     reserve_failure(paths)
     try:
         with Interruption() as interruption:
-            request = read_request(paths)
-            if not request.is_first_host:
-                wait_for_first_host(request.files.resources, stopped=interruption.requested)
-                return None
-            with announce_result(request.files.resources, stopped=interruption.requested) as result:
-                try:
-                    result.failure = _run_on_first_host(request, interruption, paths)
-                except BaseException as error:  # noqa: BLE001  # write the cause before it is sent to the other hosts
-                    result.failure = _report_failure(paths, error)
-                return result.failure
+            return _run_request(read_request(paths), interruption, paths)
     except BaseException as error:  # noqa: BLE001  # the single place that maps failures to exit codes
         return _report_failure(paths, error)
     finally:
         release_reserve(paths)
 
 
-def _run_on_first_host(request: Request, interruption: Interruption, paths: Paths) -> Failure | None:
-    """Run the job in this process, or in one process for each device; return the failure of such a process."""
+def _run_request(request: Request, interruption: Interruption, paths: Paths) -> Failure | None:
+    """Run the job in this process, or in one process for each device of all hosts; return the failure of the latter."""
     processes = process_count(request.spec.distributed.processes_per_host)
     # Importing torch takes seconds: do it only after the request has been checked.
-    if processes == 1:
+    if processes == 1 and len(request.files.resources.hosts) == 1:
         with garbage_collection_disabled():
             from finetune.distributed.world import World
             from finetune.job.run import run_job
@@ -104,12 +94,9 @@ def _run_on_first_host(request: Request, interruption: Interruption, paths: Path
         run_job(request, interruption, World())
         return None
     with garbage_collection_disabled():
-        from finetune.launch.agent import run_processes
+        from finetune.launch.hosts import run_on_hosts
 
-    failure = run_processes(processes, interruption)
-    if failure is not None:
-        _write_and_log(paths, failure)
-    return failure
+    return run_on_hosts(request.files, processes, interruption, lambda failure: _write_and_log(paths, failure))
 
 
 def _run_rank(paths: Paths) -> Failure | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 
@@ -23,7 +24,7 @@ def first_failure(
     ended: Mapping[int, ProcessFailure],
     hung: Mapping[int, Hang],
     unfinished: AbstractSet[int],
-) -> Failure:
+) -> RankFailure:
     """Return the failure that caused the others.
 
     Args:
@@ -32,50 +33,47 @@ def first_failure(
         hung: By rank, the processes that were killed because they hung.
         unfinished: Ranks of the processes that ended with 0, but have not done their part of the job.
     """
-    causes = [failure for failure in reported if not failure.is_consequence]
     silent = {rank: end for rank, end in ended.items() if rank not in {failure.rank for failure in reported}}
-    killed = [end for end in silent.values() if end.exitcode < 0 and end.exitcode != -signal.SIGTERM]
+    killed = {rank: end for rank, end in silent.items() if end.exitcode < 0 and end.exitcode != -signal.SIGTERM}
     first_report = min((failure.time for failure in reported), default=float("inf"))
-    unresponsive = [end for end in killed if end.timestamp > first_report + _LAUNCHER_SECONDS]
-    first_killed = min((end for end in killed if end not in unresponsive), key=_time_of_end, default=None)
-    if causes:
-        first = min(causes, key=lambda failure: failure.time)
-        # The launcher notes times in whole seconds.
-        if first_killed is None or int(first.time) <= first_killed.timestamp:
-            return first.failure
+    unresponsive = {rank for rank, end in killed.items() if end.timestamp > first_report + _LAUNCHER_SECONDS}
+    first_killed = min(killed.keys() - unresponsive, key=lambda rank: killed[rank].timestamp, default=None)
+    causes = [failure for failure in reported if not failure.is_consequence]
+    first_cause = min(causes, key=lambda failure: failure.time, default=None)
+    # The launcher notes times in whole seconds.
+    if first_cause is not None and (first_killed is None or int(first_cause.time) <= killed[first_killed].timestamp):
+        return first_cause
     if hung:
         rank, hang = min(hung.items())
-        return _platform_failure(f"Process {rank} {hang.reason}; it was killed.")
+        return _platform_failure(rank, f"{hang.reason}; it was killed.")
     if first_killed is not None:
-        return _platform_failure(_describe_kill(first_killed))
+        return _platform_failure(first_killed, _describe_kill(killed[first_killed]), killed[first_killed].timestamp)
     if unfinished:
-        return _platform_failure(f"Process {min(unfinished)} ended with exit code 0 before it had done its part.")
+        return _platform_failure(min(unfinished), "ended with exit code 0 before it had done its part.")
     if unresponsive:
-        rank = unresponsive[0].local_rank
-        return _platform_failure(f"Process {rank} hung: the others waited for it, and it did not react to SIGTERM.")
-    if reported:
-        return min(reported, key=lambda failure: failure.time).failure
-    rank, process = next(iter(ended.items()))
-    if process.exitcode < 0:
-        return _platform_failure(_describe_kill(process))
-    return Failure(
-        f"Process {rank} ended with exit code {process.exitcode} and without a message: see its last lines in the log.",
-        PlatformError.exit_code,
-        expected=False,
-    )
+        return _platform_failure(
+            min(unresponsive), "hung: the others waited for it, and it did not react to SIGTERM.", first_report
+        )
+    return min(reported, key=lambda failure: failure.time, default=None) or _silent_end(ended)
 
 
-def _platform_failure(message: str) -> Failure:
-    return Failure(message, PlatformError.exit_code, expected=True)
+def _silent_end(ended: Mapping[int, ProcessFailure]) -> RankFailure:
+    rank, end = next(iter(ended.items()))
+    if end.exitcode < 0:
+        return _platform_failure(rank, _describe_kill(end), end.timestamp)
+    message = f"ended with exit code {end.exitcode} and without a message: see its last lines in the log."
+    return _platform_failure(rank, message, end.timestamp, expected=False)
 
 
-def _time_of_end(process: ProcessFailure) -> int:
-    return process.timestamp
+def _platform_failure(rank: int, predicate: str, seconds: float | None = None, *, expected: bool = True) -> RankFailure:
+    """Return the failure of a process at a time in seconds since the epoch, by default now."""
+    failure = Failure(f"Process {rank} {predicate}", PlatformError.exit_code, expected)
+    return RankFailure(rank, failure, time.time() if seconds is None else seconds, is_consequence=False)
 
 
 def _describe_kill(process: ProcessFailure) -> str:
     name = signal.Signals(-process.exitcode).name
-    reason = f"Process {process.local_rank} was killed by {name}"
+    reason = f"was killed by {name}"
     if name == "SIGKILL":
         reason += ", often because the machine ran out of memory: use a smaller batch_size or a larger instance"
     return f"{reason}."

@@ -32,6 +32,16 @@ def process_count(
     return requested or max(1, gpu_count(environment, device_folder))
 
 
+def gpu_model(gpu_folder: Path = Path("/proc/driver/nvidia/gpus")) -> str | None:
+    """Return the model of the first GPU of this host as its driver names it; `None` without one."""
+    for path in sorted(gpu_folder.glob("*/information")):
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == "Model":
+                return value.strip()
+    return None
+
+
 def gpu_count(environment: Mapping[str, str] = os.environ, device_folder: Path = Path("/dev")) -> int:
     """Return the number of GPUs that CUDA offers to this process.
 
