@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -39,10 +39,10 @@ class Channel:
         source: A folder, or a single file, which becomes the only file in the channel's folder.
         placement: `link` takes no time or space; `copy` protects the source from a job that writes to its input.
         content_type: MIME type, or `None` if the request has none.
-        distribution: `FullyReplicated` or `ShardedByS3Key`; passed to the container, but File mode channels are not
-            actually sharded.
+        distribution: `FullyReplicated` or `ShardedByS3Key`.
         pipe: Content sent through pipes; `None` for a channel in File mode.
         feeder_options: Behavior of the pipe feeder.
+        shard: This host's number and the number of hosts that share the objects, for a channel in File mode.
     """
 
     name: str
@@ -52,6 +52,7 @@ class Channel:
     distribution: Literal["FullyReplicated", "ShardedByS3Key"] = "FullyReplicated"
     pipe: PipeSource | None = None
     feeder_options: FeederOptions = field(default_factory=FeederOptions)
+    shard: tuple[int, int] = (0, 1)
 
     def __post_init__(self) -> None:
         if not _CHANNEL_NAME.fullmatch(self.name):
@@ -61,6 +62,13 @@ class Channel:
         fault = "" if self.pipe is None else find_fault(self.source, self.pipe)
         if fault:
             raise RequestError(f"channel {self.name!r}: {fault}")
+
+    def on_host(self, number: int, count: int) -> Channel:
+        """Return the channel of host `number`, from 0, of `count` hosts."""
+        if self.distribution == "FullyReplicated":
+            return self
+        pipe = None if self.pipe is None else replace(self.pipe, shard=(number, count))
+        return replace(self, pipe=pipe, shard=(number, count))
 
     def configuration(self) -> dict[str, str]:
         """Return the channel's entry in `inputdataconfig.json`."""

@@ -15,6 +15,7 @@ from sagemaker_simulator.configuration import (
     write_configuration,
 )
 from sagemaker_simulator.feeder import PipeFeeder
+from sagemaker_simulator.object_stream import shard_objects
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,14 +109,24 @@ def feed_pipes(folder: JobFolder, request: TrainingRequest) -> list[PipeFeeder]:
 
 def _create_channel(channel: Channel, target: Path) -> None:
     source = channel.source.absolute()
-    if source.is_dir() and channel.placement == "link":
+    if channel.shard[1] > 1:
+        target.mkdir()
+        for path in shard_objects(source, channel.shard):
+            name = path.name if path == source else path.relative_to(source)
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            _create_file(path, target / name, channel)
+    elif source.is_dir() and channel.placement == "link":
         target.symlink_to(source, target_is_directory=True)
     elif source.is_dir():
         shutil.copytree(source, target)
     else:
         target.mkdir()
-        if channel.placement == "copy" or not _hard_link(source, target / source.name):
-            shutil.copy2(source, target / source.name)
+        _create_file(source, target / source.name, channel)
+
+
+def _create_file(source: Path, target: Path, channel: Channel) -> None:
+    if channel.placement == "copy" or not _hard_link(source, target):
+        shutil.copy2(source, target)
 
 
 def _hard_link(source: Path, target: Path) -> bool:

@@ -73,6 +73,20 @@ def list_objects(source: Path, options: PipeSource) -> list[Path]:
     return [source / key.decode() for key in keys]
 
 
+def shard_objects(source: Path, shard: tuple[int, int]) -> list[Path]:
+    """Return the objects of a prefix that one host receives with `ShardedByS3Key`.
+
+    The API reference promises each of n hosts "approximately 1/n of the number of S3 objects" without naming the rule;
+    the simulator deals them in the order of their keys.
+
+    Args:
+        source: A folder representing an S3 prefix, or a file: the only object.
+        shard: The host's number and the number of hosts.
+    """
+    number, count = shard
+    return list_objects(source, PipeSource())[number::count]
+
+
 def _ordered_shard(items: Sequence[_T], options: PipeSource, epoch: int) -> list[_T]:
     """Return this host's items in the order of this epoch; shuffling also moves items between hosts."""
     ordered = list(items)

@@ -13,7 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sagemaker_simulator.log import LogCapture, LogOptions
+from sagemaker_simulator.log import LineWatch, LogCapture, LogOptions
+from sagemaker_simulator.process_tree import children, find_ranks, marked_processes
 
 MACHINE_VARIABLE = "SAGEMAKER_SIMULATOR_MACHINE"
 """Environment variable that marks every process of a simulated machine, to find all of them when it is lost."""
@@ -35,34 +36,37 @@ class Program:
         environment: The complete environment.
         folder: Working directory.
         end: Command that ends anything the process may have left running elsewhere, such as a container.
+        enter: Command that runs `command` elsewhere as its child, waits for it, and ends as it does.
     """
 
     command: Sequence[str]
     environment: Mapping[str, str]
     folder: Path
     end: Sequence[str] = ()
+    enter: Sequence[str] = ()
 
 
 class JobProcess:
     """A command run as a job, with all of its child processes."""
 
-    def __init__(self, program: Program, log: LogOptions, watch: tuple[str, int] | None = None) -> None:
+    def __init__(self, program: Program, log: LogOptions, watch: LineWatch) -> None:
         """Start the command.
 
         Args:
             program: Program to start.
             log: Destination of its output.
-            watch: A regular expression, and the number of the matching line that sets `log.seen`.
+            watch: Receives every line of the output.
 
         Raises:
             FileNotFoundError: The program or the working directory does not exist.
         """
         self._machine = secrets.token_hex(16)
         self._end = tuple(program.end)
+        self._is_first = not program.enter
         self.started = time.monotonic()
         self._ended: float | None = None
         self._process = subprocess.Popen(  # noqa: S603 - this class runs the caller's command
-            list(program.command),
+            [*program.enter, *program.command],
             env={**program.environment, MACHINE_VARIABLE: self._machine},
             cwd=program.folder,
             stdin=subprocess.DEVNULL,
@@ -96,8 +100,22 @@ class JobProcess:
 
     def terminate(self) -> None:
         """Send SIGTERM to the first process only, as when stopping a container."""
-        if self._process.poll() is None:
-            self._process.send_signal(signal.SIGTERM)
+        if self._process.poll() is not None:
+            return
+        for pid in (self._process.pid,) if self._is_first else children(self._process.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+
+    def kill_rank(self, number: int) -> None:
+        """Kill one of the processes that train with SIGKILL.
+
+        Args:
+            number: Number of the process, modulo their number.
+        """
+        ranks = find_ranks(_mark(self._machine))
+        if ranks:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(ranks[number % len(ranks)], signal.SIGKILL)
 
     def destroy(self) -> None:
         """Kill all processes of the job immediately, including detached ones; their log output is kept.
@@ -113,7 +131,7 @@ class JobProcess:
             subprocess.run(self._end, capture_output=True, check=False)  # noqa: S603 - the program's own end command
             self._end = ()
         deadline = time.monotonic() + _KILL_TIMEOUT_SECONDS
-        while remaining := _find_processes(self._machine):
+        while remaining := marked_processes(_mark(self._machine)):
             for pid in remaining:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
@@ -125,15 +143,5 @@ class JobProcess:
         self._pipe.close()
 
 
-def _find_processes(machine: str) -> list[int]:
-    """Return running processes that inherited the machine's mark, including those in new sessions; Linux only."""
-    mark = f"{MACHINE_VARIABLE}={machine}".encode()
-    pids = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            variables = (entry / "environ").read_bytes()
-        except OSError:
-            continue
-        if mark in variables.split(b"\0"):
-            pids.append(int(entry.name))
-    return pids
+def _mark(machine: str) -> bytes:
+    return f"{MACHINE_VARIABLE}={machine}".encode()
