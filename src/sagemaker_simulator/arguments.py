@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
-import random
-import secrets
 import shutil
 import sys
 from collections.abc import Sequence
@@ -16,9 +13,18 @@ from pathlib import Path
 from sagemaker_simulator.configuration import Channel, RequestError, Resources, TrainingRequest
 from sagemaker_simulator.container import Container, gpu_options
 from sagemaker_simulator.environment import image_path
-from sagemaker_simulator.interruptions import GRACE_SECONDS, Interruption, Moment
+from sagemaker_simulator.host_arguments import (
+    add_host_options,
+    add_interruption_options,
+    parse_count,
+    parse_hosts,
+    parse_interruptions,
+    parse_seconds,
+    parse_worlds,
+)
+from sagemaker_simulator.interruptions import Interruption
 from sagemaker_simulator.pipe_arguments import add_pipe_options, parse_deliveries
-from sagemaker_simulator.plan import TrainingJob
+from sagemaker_simulator.plan import TrainingJob, World
 from sagemaker_simulator.process import toolkit_command
 from sagemaker_simulator.storage import Storage
 from sagemaker_simulator.sync_agent import SyncOptions
@@ -36,6 +42,8 @@ examples:
   run-local --channel train=data --image finetune:0.2.0
   run-local --channel train=train.jsonl --content-type train=application/jsonlines --input-mode Pipe
   run-local --channel train=shards --channel validation=images --input-mode train=Pipe --shuffle-seed 7
+  run-local --channel train=data --hosts 2 --processes-per-host 2 --interrupt-at 20 --interrupt-host algo-2
+  run-local --channel train=data --hosts 2 --interrupt-at random --interrupt-at random --restart-with random
   run-local --channel train=data -- python train.py"""
 
 
@@ -47,6 +55,7 @@ class CommandLine:
         job: The job.
         machine: Folder used as its `/opt/ml`.
         interruptions: Interruptions of its starts.
+        worlds: Number of hosts and processes of its restarts.
         grace_seconds: Seconds between SIGTERM and SIGKILL.
         seed: Seed of all random choices.
     """
@@ -54,6 +63,7 @@ class CommandLine:
     job: TrainingJob
     machine: Path
     interruptions: tuple[Interruption, ...]
+    worlds: tuple[World, ...]
     grace_seconds: float
     seed: int
 
@@ -71,6 +81,9 @@ def parse_command_line(arguments: Sequence[str]) -> CommandLine:
     output = (options.output or Path("local-jobs") / name).absolute()
     if output.exists() and any(output.iterdir()):
         raise RequestError(f"--output {output}: the folder is not empty; choose another folder, or empty it")
+    hosts = parse_hosts(options)
+    worlds = parse_worlds(options, hosts.count)
+    interruptions = parse_interruptions(options, hosts)
     command = tuple(options.command)
     container = _build_container(options)
     program, path = ("docker", None) if container else (command[0] if command else "", image_path())
@@ -80,13 +93,16 @@ def parse_command_line(arguments: Sequence[str]) -> CommandLine:
         request=_build_request(options, name),
         command=command or (("train",) if container else toolkit_command()),
         storage=Storage(output / "s3"),
-        sync=SyncOptions(seed=options.seed),
+        sync=SyncOptions(seed=options.seed, mirror_deletions=options.mirror_deletions),
         echo=None if options.quiet else sys.stdout,
         working_folder=Path.cwd() if command else None,
         container=container,
+        hosts=hosts,
     )
-    grace = _parse_seconds(options.grace, "--grace")
-    return CommandLine(job, output / "opt-ml", _build_interruptions(options, grace), grace, options.seed)
+    if options.processes_per_host is not None:
+        job = job.in_world(World(hosts.count, parse_count(options.processes_per_host, "--processes-per-host")))
+    grace = parse_seconds(options.grace, "--grace")
+    return CommandLine(job, output / "opt-ml", interruptions, worlds, grace, options.seed)
 
 
 def _build_request(options: argparse.Namespace, name: str) -> TrainingRequest:
@@ -139,29 +155,6 @@ def _build_container(options: argparse.Namespace) -> Container | None:
     return Container(options.image, options.network or "none", options.shm_size or "1g", gpu_options())
 
 
-def _build_interruptions(options: argparse.Namespace, grace: float) -> tuple[Interruption, ...]:
-    generator = random.Random(options.seed)  # noqa: S311 - a schedule, not a secret
-    latest_seconds = _parse_seconds(options.within, "--within")
-    interruptions = []
-    for text in options.interrupt_at:
-        if text == "random":
-            seconds = generator.uniform(0.0, latest_seconds)
-        else:
-            seconds = _parse_seconds(text, "--interrupt-at", " or 'random'")
-        interruptions.append(Interruption(Moment(seconds), options.interruption, grace))
-    return tuple(interruptions)
-
-
-def _parse_seconds(text: str, option: str, alternative: str = "") -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not 0.0 <= seconds < math.inf:
-        raise RequestError(f"{option} {text}: expected a non-negative number of seconds{alternative}")
-    return seconds
-
-
 def _parse_pairs(texts: Sequence[str], option: str, usage: str) -> dict[str, str]:
     pairs: dict[str, str] = {}
     for text in texts:
@@ -184,8 +177,9 @@ def _build_parser() -> argparse.ArgumentParser:
     )
     _add_job_options(parser)
     add_pipe_options(parser)
+    add_host_options(parser)
     _add_container_options(parser)
-    _add_interruption_options(parser)
+    add_interruption_options(parser)
     parser.add_argument("command", nargs="*", help="command to run instead of the image's `train`, after --")
     return parser
 
@@ -213,34 +207,3 @@ def _add_container_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--image", metavar="NAME", help="run `train` of this image with Docker")
     group.add_argument("--network", metavar="NAME", help="Docker network (default: none)")
     group.add_argument("--shm-size", metavar="SIZE", help="size of /dev/shm (default: 1g)")
-
-
-def _add_interruption_options(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("spot interruptions")
-    group.add_argument(
-        "--interrupt-at",
-        metavar="SECONDS",
-        action="append",
-        default=[],
-        help="interrupt a start of the job after this number of seconds, or at a 'random' time, and restart it on a "
-        "new machine with its checkpoints (repeatable: one per start)",
-    )
-    group.add_argument(
-        "--interruption",
-        choices=("kill", "reclaim", "reclaim_twice"),
-        default="kill",
-        help="kill: the machine is lost immediately; reclaim: SIGTERM, and the machine is lost after the grace period; "
-        "reclaim_twice: the same with a second SIGTERM (default: %(default)s)",
-    )
-    group.add_argument(
-        "--within", metavar="SECONDS", default="60", help="latest time of 'random' (default: %(default)s)"
-    )
-    group.add_argument(
-        "--grace",
-        metavar="SECONDS",
-        default=f"{GRACE_SECONDS:g}",
-        help="time between SIGTERM and SIGKILL (default: %(default)s)",
-    )
-    group.add_argument(
-        "--seed", type=int, default=secrets.randbelow(1 << 32), help="seed of 'random' (default: a random seed)"
-    )

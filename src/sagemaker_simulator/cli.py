@@ -12,7 +12,7 @@ from typing import TextIO
 from sagemaker_simulator.arguments import CommandLine, parse_command_line
 from sagemaker_simulator.configuration import RequestError
 from sagemaker_simulator.plan import StopRequest
-from sagemaker_simulator.result import JobResult
+from sagemaker_simulator.result import HostResult, JobResult
 from sagemaker_simulator.spot import run_with_interruptions
 
 USAGE_EXIT_CODE = 64
@@ -34,7 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command_line = parse_command_line(sys.argv[1:] if arguments is None else arguments)
         _print_job(command_line, sys.stdout)
         with _stop_on_interrupt(command_line) as stop:
-            results = run_with_interruptions(command_line.job, command_line.machine, command_line.interruptions, stop)
+            results = run_with_interruptions(
+                command_line.job, command_line.machine, command_line.interruptions, stop, command_line.worlds
+            )
     except RequestError as error:
         sys.stderr.write(f"run-local: {error}\n")
         return USAGE_EXIT_CODE
@@ -63,7 +65,11 @@ def _stop_on_interrupt(command_line: CommandLine) -> Iterator[StopRequest]:
 def _print_job(command_line: CommandLine, stream: TextIO) -> None:
     lines = [f"job          {command_line.job.request.name}", f"/opt/ml      {command_line.machine}"]
     for number, interruption in enumerate(command_line.interruptions):
-        lines.append(f"start {number}      {interruption.kind} after {interruption.moment.seconds:.3f} s")
+        host = "" if interruption.host is None else f" of {interruption.host}"
+        lines.append(f"start {number}      {interruption.kind}{host} after {interruption.moment.seconds:.3f} s")
+    for number, world in enumerate(command_line.worlds, start=1):
+        processes = "" if world.processes_per_host is None else f", {world.processes_per_host} processes per host"
+        lines.append(f"restart {number}    {world.hosts} {'host' if world.hosts == 1 else 'hosts'}{processes}")
     if command_line.interruptions:
         lines.append(f"seed         {command_line.seed}")
     stream.write("\n".join(lines) + "\n\n")
@@ -74,7 +80,13 @@ def _print_results(command_line: CommandLine, results: Sequence[JobResult], stre
     last = results[-1]
     lines = [""]
     for number, result in enumerate(results):
-        lines.append(f"start {number}      {result.status} after {result.seconds:.1f} s, exit code {result.exit_code}")
+        seconds = result.seconds_after_interruption
+        after = "" if seconds is None else f", {seconds:.1f} s after the interruption"
+        lines.append(
+            f"start {number}      {result.status} after {result.seconds:.1f} s{after}, exit code {result.exit_code}"
+        )
+        if len(result.hosts) > 1:
+            lines += [_describe_host(host) for host in result.hosts]
     if last.failure_reason is not None:
         lines.append(f"reason       {last.failure_reason.rstrip()}")
     paths = {
@@ -83,5 +95,12 @@ def _print_results(command_line: CommandLine, results: Sequence[JobResult], stre
         "output": last.output,
         "checkpoints": command_line.job.storage.checkpoints,
     }
+    lines += [f"clash        {name} was written by more than one host" for name in last.clashes]
     lines += [f"{name:<12} {path}" for name, path in paths.items() if path is not None]
     stream.write("\n".join(lines) + "\n")
+
+
+def _describe_host(host: HostResult) -> str:
+    killed = ", killed" if host.was_killed else ""
+    cause = f": {host.failure.splitlines()[0]}" if host.failure else ""
+    return f"  {host.name:<10} exit code {host.exit_code} after {host.seconds:.1f} s{killed}{cause}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, cast, get_args
 
 from sagemaker_simulator.configuration import RequestError
@@ -14,6 +14,7 @@ from sagemaker_simulator.object_stream import DataType, PipeSource
 _MODES = ("File", "FastFile", "Pipe")
 _FILE_CHANNELS = ("model", "labels")
 _OPTIONS = ("attribute_names", "data_type", "shuffle_seed", "shard", "pipe_rate")
+_DISTRIBUTIONS = ("FullyReplicated", "ShardedByS3Key")
 _FLAGS = ("record_wrapper", "gzip")
 
 
@@ -45,6 +46,11 @@ def add_pipe_options(parser: argparse.ArgumentParser) -> None:
             "MODE",
             f"{', '.join(_MODES)} (default: File); without CHANNEL it applies to all but 'model', 'labels', '..._lst'",
         ),
+        (
+            "--distribution",
+            "TYPE",
+            f"S3DataDistributionType: {', '.join(_DISTRIBUTIONS)} (default: {_DISTRIBUTIONS[0]}); in every input mode",
+        ),
         ("--attribute-names", "A,B", "attributes to send if the channel's file is an augmented manifest"),
         ("--data-type", "TYPE", f"S3DataType: {', '.join(get_args(DataType))} (default: by --attribute-names)"),
         ("--shuffle-seed", "N", "ShuffleConfig: shuffle objects, or lines of a manifest, in each epoch"),
@@ -67,7 +73,10 @@ def parse_deliveries(options: argparse.Namespace, channels: Collection[str]) -> 
     modes = _parse_channel_values(options.input_mode, "--input-mode", channels)
     for name, mode in modes.items():
         _check_choice(mode, _MODES, f"--input-mode {name}={mode}")
-    pipe_channels = [name for name in channels if _channel_mode(name, modes) == "Pipe"]
+    pipe_channels = [name for name in channels if _channel_value(name, modes) == "Pipe"]
+    distributions = _parse_channel_values(options.distribution, "--distribution", channels)
+    for name, distribution in distributions.items():
+        _check_choice(distribution, _DISTRIBUTIONS, f"--distribution {name}={distribution}".replace(" =", " "))
     texts = {option: getattr(options, option) for option in _OPTIONS}
     unsupported = next((name for name in (*_OPTIONS, *_FLAGS) if getattr(options, name) and not pipe_channels), None)
     if unsupported is not None:
@@ -85,15 +94,18 @@ def parse_deliveries(options: argparse.Namespace, channels: Collection[str]) -> 
             for option, by_channel in values.items()
             if (value := by_channel.get(name, by_channel.get("")))
         }
-        deliveries[name] = _parse_delivery(channel_options, options) if name in pipe_channels else ChannelDelivery()
-    if len({delivery.shard for delivery in deliveries.values() if delivery.distribution == "ShardedByS3Key"}) > 1:
+        delivery = _parse_delivery(channel_options, options) if name in pipe_channels else ChannelDelivery()
+        is_sharded = _channel_value(name, distributions) == "ShardedByS3Key"
+        deliveries[name] = replace(delivery, distribution="ShardedByS3Key") if is_sharded else delivery
+    if len({delivery.shard for delivery in deliveries.values() if delivery.shard[1] > 1}) > 1:
         raise RequestError("--shard: one host of a job is simulated; use the same I/N for every channel")
     return deliveries
 
 
-def _channel_mode(name: str, modes: Mapping[str, str]) -> str:
+def _channel_value(name: str, values: Mapping[str, str]) -> str:
+    """Return the value of a channel, or else the general one for channels with records; empty without either."""
     takes_default = name not in _FILE_CHANNELS and not name.endswith("_lst")
-    return modes.get(name) or (modes.get("") if takes_default else None) or "File"
+    return values.get(name) or (values.get("") if takes_default else None) or ""
 
 
 def _parse_channel_values(texts: Iterable[str], option: str, channels: Collection[str]) -> dict[str, str]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import signal
 import subprocess
 import sys
 import tarfile
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,8 +22,8 @@ from sagemaker_simulator import (
     Moment,
     PipeSource,
     RequestError,
-    Storage,
     StopRequest,
+    Storage,
     TrainingJob,
     TrainingRequest,
     World,
@@ -83,9 +83,16 @@ EXIT_ON_SIGTERM = "signal.signal(signal.SIGTERM, lambda *_: (os.write(1, b'asked
 ALL_CONNECTED = Moment(0.1, "is connected", 2)
 
 
-def hosts_job(code: str, folder: Path, count: int = 2, **options: object) -> TrainingJob:
+def hosts_job(
+    code: str,
+    folder: Path,
+    count: int = 2,
+    late: Mapping[str, float] | None = None,
+    names_delay_seconds: float = 0.0,
+    failure_seconds: float = 20.0,
+) -> TrainingJob:
     """A job that runs Python code on several hosts; `me`, `hosts` and `first` are names of hosts."""
-    hosts = dataclasses.replace(Hosts(count, failure_seconds=20.0), **options)
+    hosts = Hosts(count, late or {}, names_delay_seconds, failure_seconds)
     return replace(python_job(RESOURCES + code, folder), hosts=hosts)
 
 
@@ -147,7 +154,7 @@ while not resolves(other): time.sleep(0.05)
 
 
 def test_host_starts_late(tmp_path: Path) -> None:
-    job = hosts_job("print(time.monotonic())", tmp_path, start_delays={"algo-2": 1.5})
+    job = hosts_job("print(time.monotonic())", tmp_path, late={"algo-2": 1.5})
     first, second = (float(log) for log in logs(run_job(job, tmp_path / "ml")))
     assert second - first > 1.0
 
@@ -262,7 +269,7 @@ def test_killed_process_closes_its_connections(tmp_path: Path) -> None:
 
 RANKS = """
 import subprocess
-child = "import os, sys, time; memory = bytearray(64 << 20); print('rank', sys.argv[1], os.getpid(), flush=True); time.sleep(60)"
+child = "import sys, time; memory = bytearray(64 << 20); print('rank', sys.argv[1], flush=True); time.sleep(60)"
 ranks = [subprocess.Popen([sys.executable, '-c', child, str(number)]) for number in range(3)]
 tracker = subprocess.Popen(['sleep', '60'])
 while all(process.poll() is None for process in ranks): time.sleep(0.01)
@@ -321,7 +328,7 @@ for number in range(20):
     start = time.monotonic()
     connections[0].sendall(bytes(100_000))
     received = 0
-    while received < 100_000 and (chunk := connections[0].recv(1 << 16)): received += len(chunk)
+    while received < 100_000: received += len(connections[0].recv(min(1 << 16, 100_000 - received)) or sys.exit(5))
     print('seconds', time.monotonic() - start)
     time.sleep(0.02)
 """
@@ -330,7 +337,9 @@ for number in range(20):
 @pytest.mark.parametrize(
     ("kind", "amount", "duration"), [("cut", None, 1.0), ("slow", 4.0, None), ("loss", 20.0, 2.0)], ids=str
 )
-def test_disturbed_link_slows_the_job_down(kind: Kind, amount: float | None, duration: float | None, tmp_path: Path) -> None:
+def test_disturbed_link_slows_the_job_down(
+    kind: Kind, amount: float | None, duration: float | None, tmp_path: Path
+) -> None:
     job = hosts_job(CONNECTED + TIMED_EXCHANGES, tmp_path)
     interruption = Interruption(Moment(0.0, "seconds", 4), kind, amount=amount, duration_seconds=duration)
     result = run_job(job, tmp_path / "ml", interruption)
@@ -441,7 +450,7 @@ def test_unsuitable_requests_are_rejected(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(RequestError, match="start delay of host 'algo-3'"):
         Hosts(2, {"algo-3": 1.0})
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    with pytest.raises(RequestError, match="need root.*the user ID of this process is 1000"):
+    with pytest.raises(RequestError, match=r"need root.*the user ID of this process is 1000"):
         run_job(job, tmp_path / "ml")
     assert not (tmp_path / "ml").exists()
 
