@@ -44,6 +44,13 @@ def add_host_options(parser: argparse.ArgumentParser) -> None:
         "--names-after", metavar="SECONDS", default="0", help="hosts cannot resolve the others' names until then"
     )
     group.add_argument(
+        "--failure-timeout",
+        metavar="SECONDS",
+        default=f"{GRACE_SECONDS:g}",
+        help="time after the failure or loss of a host, or after its network was cut, until the others are killed "
+        "(default: %(default)s)",
+    )
+    group.add_argument(
         "--mirror-deletions",
         action="store_true",
         help="delete checkpoint files from S3 that any host deletes, as the developer guide says, unlike reports of "
@@ -104,7 +111,7 @@ def parse_hosts(options: argparse.Namespace) -> Hosts:
     unused = next((flag for flag, value in (("late", delays), ("names-after", names_delay)) if value), None)
     if count == 1 and unused:
         raise RequestError(f"--{unused} applies only to jobs on several hosts; add --hosts")
-    return Hosts(count, delays, names_delay)
+    return Hosts(count, delays, names_delay, parse_seconds(options.failure_timeout, "--failure-timeout"))
 
 
 def parse_worlds(options: argparse.Namespace, hosts: int) -> tuple[World, ...]:

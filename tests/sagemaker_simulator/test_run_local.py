@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from sagemaker_simulator import reason_unavailable
+from sagemaker_simulator.arguments import parse_command_line
 from sagemaker_simulator.cli import USAGE_EXIT_CODE, main
 from tests.support.simulated_jobs import eventually
 
@@ -50,6 +52,24 @@ BAD_REQUESTS = {
     "attributes without manifest": (
         ["-c", "a=.", "--input-mode", "Pipe", "--attribute-names", "x", "--data-type", "S3Prefix", "--", "true"],
         "--data-type AugmentedManifestFile",
+    ),
+    "no hosts": (["--hosts", "0", "--", "true"], "--hosts 0: expected an integer of at least 1"),
+    "invalid number of processes": (["--processes-per-host", "two", "--", "true"], "--processes-per-host two"),
+    "late host without hosts": (["--late", "algo-2=5", "--", "true"], "--late applies only to jobs on several hosts"),
+    "unknown late host": (["--hosts", "2", "--late", "algo-3=5", "--", "true"], "the hosts are algo-1, algo-2"),
+    "unknown interrupted host": (["--interrupt-host", "algo-2", "--", "true"], "expected 'random' or one of algo-1"),
+    "link of a single host": (["--interruption", "cut", "--", "true"], "several hosts; add --hosts"),
+    "unknown interruption": (["--interruption", "flood", "--", "true"], "--interruption flood: expected kill, reclaim"),
+    "amount of a kill": (["--interruption", "kill=3", "--", "true"], "--interruption kill=3: expected kill, reclaim"),
+    "too much loss": (["--hosts", "2", "--interruption", "loss=101", "--", "true"], "positive number of at most 100"),
+    "invalid world": (["--restart-with", "2x", "--", "true"], "--restart-with 2x, such as 2x4"),
+    "unknown distribution": (
+        ["--channel", "a=.", "--distribution", "Sharded", "--", "true"],
+        "--distribution Sharded: expected one of FullyReplicated, ShardedByS3Key",
+    ),
+    "hosts with --shard": (
+        ["--channel", "a=.", "--input-mode", "Pipe", "--shard", "0/2", "--hosts", "2", "--", "true"],
+        "--shard simulates one of several hosts",
     ),
     "job name with space": (["--job-name", "my job", "--", "true"], "job name 'my job'"),
 }
@@ -146,6 +166,46 @@ def test_interruptions_from_the_command_line(capsys: pytest.CaptureFixture[str])
     assert "start 1      Completed" in out
 
 
+def test_restart_with_other_number_of_processes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = "cat $SAGEMAKER_BASE_DIR/input/config/hyperparameters.json; [ -e seen ] || { touch seen; sleep 60; }"
+    arguments = ["--output", "out", "--interrupt-at", "0.5", "--processes-per-host", "2", "--restart-with", "1x3"]
+    assert main([*arguments, "--interruption", "kill_rank", "--", "sh", "-c", code]) == 0
+    logs = sorted((tmp_path / "out" / "s3" / "logs").iterdir())
+    assert [json.loads(log.read_text().removesuffix("Killed\n")) for log in logs] == [
+        {"processes_per_host": number} for number in ("2", "3")
+    ]
+    out = capsys.readouterr().out
+    assert "restart 1    1 host, 3 processes per host" in out
+    assert "after the interruption, exit code 137" in out
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(bool(reason_unavailable()), reason=reason_unavailable() or "hosts can be simulated")
+def test_several_hosts_from_the_command_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "data").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / "data" / name).write_text(name)
+    code = "cat $SAGEMAKER_BASE_DIR/input/data/train/*; me=seen-$(hostname); [ -e $me ] || { touch $me; sleep 60; }"
+    arguments = ["--output", "out", "--hosts", "2", "--channel", "train=data", "--distribution", "ShardedByS3Key"]
+    interruption = ["--interrupt-at", "1.5", "--interruption", "reclaim", "--interrupt-host", "random"]
+    interruption += ["--failure-timeout", "0.5"]
+    assert main([*arguments, *interruption, "--restart-with", "2", "--", "sh", "-c", code]) == 0
+    out = capfd.readouterr().out
+    assert "algo-1 | a" in out
+    assert "algo-2 | b" in out
+    assert "start 1      Completed" in out
+    assert "  algo-2     exit code 0" in out
+
+
+def test_restarts_are_determined_by_seed() -> None:
+    random_world = ["--interrupt-at", "random", "--interruption", "random", "--restart-with", "random"]
+    starts = [parse_command_line([*random_world * 9, "--seed", str(seed), "--", "true"]) for seed in (1, 1, 2)]
+    assert starts[0].interruptions == starts[1].interruptions != starts[2].interruptions
+    assert starts[0].worlds == starts[1].worlds != starts[2].worlds
+    assert {world.processes_per_host for world in starts[0].worlds} == {1, 2, 3, 4}
+    assert {interruption.kind for interruption in starts[0].interruptions} == {"kill", "reclaim", "kill_rank"}
+
+
 def test_script_runs_job_with_channels(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "file").write_text("content")
@@ -214,7 +274,19 @@ def test_input_modes_and_pipe_options_apply_per_channel(tmp_path: Path) -> None:
     assert (resources["current_host"], resources["hosts"]) == ("algo-2", ["algo-1", "algo-2"])
 
 
-def test_help_lists_every_pipe_option() -> None:
+def test_help_lists_every_option() -> None:
     run = subprocess.run([RUN_LOCAL, "--help"], capture_output=True, text=True, check=True)
-    for option in ("input-mode", "attribute-names", "data-type", "shuffle-seed", "shard", "record-wrapper", "gzip"):
+    for option in (
+        "hosts",
+        "restart-with",
+        "interrupt-host",
+        "distribution",
+        "input-mode",
+        "attribute-names",
+        "data-type",
+        "shuffle-seed",
+        "shard",
+        "record-wrapper",
+        "gzip",
+    ):
         assert f"--{option}" in run.stdout
