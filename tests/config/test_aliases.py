@@ -147,7 +147,9 @@ def test_reported_values_have_no_json_quotes() -> None:
 
 
 def test_ignored_names_are_reported_with_reason() -> None:
-    assert spec_of(kv_store="dist_async").notes == ("kv_store='dist_async' is ignored: a job trains on one device.",)
+    assert spec_of(kv_store="dist_async").notes == (
+        "kv_store='dist_async' is ignored: all devices exchange gradients in every step.",
+    )
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,9 @@ _NAME_ALIASES = (
     name_alias("model_name_or_path", HUGGING_FACE, "model_name"),
     name_alias("num_train_epochs", HUGGING_FACE, "epochs"),
     name_alias("train_batch_size", HUGGING_FACE, "batch_size"),
-    name_alias("per_device_train_batch_size", HUGGING_FACE, "batch_size", "since a job has one device"),
+    name_alias(
+        "per_device_train_batch_size", HUGGING_FACE, "batch_size", "which counts the records of all devices together"
+    ),
     name_alias("warmup_ratio", HUGGING_FACE, "warmup_fraction"),
     name_alias("max_seq_length", HUGGING_FACE, "max_length"),
     name_alias("max_grad_norm", HUGGING_FACE, "gradient_clip_norm"),
@@ -133,7 +135,7 @@ _BEST_EPOCH = "the best epoch has the highest validation accuracy; early_stoppin
 
 _IGNORED_ALIASES = (
     ignored_alias("resize", MXNET, "images are resized as the pretrained model expects; see image_size"),
-    ignored_alias("kv_store", MXNET, "a job trains on one device"),
+    ignored_alias("kv_store", MXNET, "all devices exchange gradients in every step"),
     ignored_alias(
         "checkpoint_frequency",
         MXNET,
