@@ -11,6 +11,7 @@ from torch.distributed import GradBucket  # type: ignore[attr-defined]  # not in
 from torch.nn.parallel import DistributedDataParallel
 
 from finetune.distributed.fixed_order import Block, FixedOrderSum, aligned_blocks, all_reduce_in_fixed_order
+from finetune.distributed.shard_totals import ShardTotals
 from finetune.distributed.virtual_devices import shards_of_rank
 from finetune.distributed.world import World
 
@@ -24,10 +25,9 @@ PassContext = Callable[[bool], AbstractContextManager[None]]
 class DataParallel(Generic[Result]):
     """Computes the shards of this process in order, and sums gradients and statistics over the shards of all processes.
 
-    Each shard starts from the running statistics that batch normalization layers had before the step; the new
-    statistics are the mean over the shards with records. The gradients of a process's last shard are exchanged during
-    its last backward pass, bucket by bucket, by a communication hook of DistributedDataParallel, unless the last shard
-    of some process has no records.
+    The gradients of a process's last shard are exchanged during its last backward pass, bucket by bucket, by a
+    communication hook of DistributedDataParallel, unless the last shard of some process has no records. `ShardTotals`
+    defines the statistics of batch normalization layers.
 
     Attributes:
         forward: Runs a forward pass within a step.
@@ -60,7 +60,7 @@ class DataParallel(Generic[Result]):
         self._world = world
         self._parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
         self._positions = {id(parameter): position for position, parameter in enumerate(self._parameters)}
-        self._batch_norms = [layer for layer in module.modules() if _tracks_statistics(layer)]
+        self._totals = ShardTotals(module, virtual_devices, world)
         self._gradients = FixedOrderSum()
         self._stream: torch.cuda.Stream | None = None
         self._ddp: DistributedDataParallel | None = None
@@ -94,25 +94,20 @@ class DataParallel(Generic[Result]):
             shards_of_rank(self._virtual_devices, self._world.size, rank)[-1] for rank in range(self._world.size)
         ]
         overlaps = self._ddp is not None and all(active[shard] for shard in last_shards)
-        statistics, counters = self._statistics()
-        before = [buffer.clone() for buffer in (*statistics, *counters)]
-        self._gradients, sums = FixedOrderSum(), FixedOrderSum()
+        self._gradients = FixedOrderSum()
+        self._totals.begin(active)
         for shard in self.shards:
-            for buffer, value in zip((*statistics, *counters), before, strict=True):
-                buffer.copy_(value)
+            self._totals.begin_shard()
             exchanges = overlaps and shard == self.shards[-1]
             added = torch.zeros(totals, dtype=torch.float64, device=self._parameters[0].device)
             if active[shard]:
                 added = run_shard(shard, self._context_of_passes(exchanges=exchanges))
             if not exchanges:
                 self._gradients.add(Block(shard, 1), [_taken_gradient(parameter) for parameter in self._parameters])
-            shard_statistics = [buffer.double() * active[shard] for buffer in statistics]
-            sums.add(Block(shard, 1), [_flattened([added, *shard_statistics])])
+            self._totals.end_shard(shard, added)
         if not overlaps:
             self._reduce_gradients()
-        summed = self._reduced([tensors[0] for tensors in sums.partial_sums])
-        self._set_statistics(summed[totals:] / sum(active), statistics, counters, before[len(statistics) :])
-        return summed[:totals]
+        return self._totals.finish(totals)
 
     def close(self) -> None:
         """Release the buffers and hooks of the exchange; must not be used afterwards."""
@@ -175,24 +170,6 @@ class DataParallel(Generic[Result]):
         torch.distributed.all_reduce(reduced, group=self._world.group)
         return reduced
 
-    def _statistics(self) -> tuple[list[Tensor], list[Tensor]]:
-        statistics, counters = [], []
-        for layer in self._batch_norms:
-            statistics += [layer.get_buffer("running_mean"), layer.get_buffer("running_var")]
-            counters.append(layer.get_buffer("num_batches_tracked"))
-        return statistics, counters
-
-    @staticmethod
-    def _set_statistics(
-        means: Tensor, statistics: Sequence[Tensor], counters: Sequence[Tensor], counted_before: Sequence[Tensor]
-    ) -> None:
-        """Set the means over the shards; a step counts as one batch, however many shards it has."""
-        parts = torch.split(means, [buffer.numel() for buffer in statistics]) if statistics else ()
-        for buffer, mean in zip(statistics, parts, strict=True):
-            buffer.copy_(mean.view_as(buffer))
-        for counter, value in zip(counters, counted_before, strict=True):
-            counter.copy_(value + 1)
-
 
 class _Module(nn.Module):
     """Module whose forward pass is a given function, as DistributedDataParallel calls modules only."""
@@ -209,10 +186,6 @@ class _Module(nn.Module):
 def _no_context(is_last: bool) -> AbstractContextManager[None]:
     del is_last
     return nullcontext()
-
-
-def _tracks_statistics(layer: nn.Module) -> bool:
-    return isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.training and layer.track_running_stats
 
 
 def _taken_gradient(parameter: nn.Parameter) -> Tensor:
