@@ -75,12 +75,12 @@ class DataParallel(Generic[Result]):
             self._ddp.register_comm_hook(None, self._reduce_bucket)
             self.forward = self._ddp
 
-    def step(self, active: Sequence[bool], run_shard: Callable[[int, PassContext], Tensor], totals: int) -> Tensor:
+    def step(self, passes: Sequence[int], run_shard: Callable[[int, PassContext], Tensor], totals: int) -> Tensor:
         """Compute a step's gradients, as if one process had computed all shards.
 
         Args:
-            active: Whether each of the virtual devices has records in this step; the same in all processes, and not all
-                false.
+            passes: Number of passes of each virtual device in this step, 0 without records; the same in all processes,
+                and not all 0. Only `FullySharded` distinguishes numbers above 0.
             run_shard: Computes the forward and backward passes of a shard with records, each pair within a
                 `PassContext`, and returns totals such as losses and counts, float64 `[totals]`.
             totals: Number of totals.
@@ -93,6 +93,7 @@ class DataParallel(Generic[Result]):
         last_shards = [
             shards_of_rank(self._virtual_devices, self._world.size, rank)[-1] for rank in range(self._world.size)
         ]
+        active = [number > 0 for number in passes]
         overlaps = self._ddp is not None and all(active[shard] for shard in last_shards)
         self._gradients = FixedOrderSum()
         self._totals.begin(active)
