@@ -1,9 +1,9 @@
-"""Runs a function in several processes that form a gloo process group."""
+"""Runs a function in several processes that form a gloo process group, or one such group after another."""
 
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -16,18 +16,29 @@ from finetune.distributed.world import World
 
 def run_processes(size: int, function: Callable[[World, Path], None], folder: Path) -> None:
     """Call `function(world, folder)` in `size` processes; an exception in one of them is raised here."""
-    spawn(_run, (size, function, folder, _free_port()), nprocs=size)  # type: ignore[no-untyped-call]  # untyped in torch
+    run_worlds([size], function, folder)
 
 
-def _run(rank: int, size: int, function: Callable[[World, Path], None], folder: Path, port: int) -> None:
+def run_worlds(sizes: Sequence[int], function: Callable[[World, Path], None], folder: Path) -> None:
+    """Call `run_processes` for each size in order, but in the same processes, whose start takes seconds."""
+    ports = [_free_port() for _ in sizes]
+    spawn(_run, (sizes, function, folder, ports), nprocs=max(sizes))  # type: ignore[no-untyped-call]  # untyped in torch
+
+
+def _run(
+    rank: int, sizes: Sequence[int], function: Callable[[World, Path], None], folder: Path, ports: Sequence[int]
+) -> None:
     torch.set_num_threads(1)
-    torch.distributed.init_process_group(
-        "gloo", f"tcp://127.0.0.1:{port}", timedelta(seconds=120), rank=rank, world_size=size
-    )
-    try:
-        function(World(rank, size, rank), folder)
-    finally:
-        torch.distributed.destroy_process_group()
+    for size, port in zip(sizes, ports, strict=True):
+        if rank >= size:
+            continue
+        torch.distributed.init_process_group(
+            "gloo", f"tcp://127.0.0.1:{port}", timedelta(seconds=120), rank=rank, world_size=size
+        )
+        try:
+            function(World(rank, size, rank), folder)
+        finally:
+            torch.distributed.destroy_process_group()
 
 
 def _free_port() -> int:
