@@ -1,0 +1,181 @@
+"""A model whose parameters are sharded over all processes by PyTorch's FSDP2, one unit per module of a layer group."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor
+
+from finetune.distributed.full_state import full_tensor
+from finetune.distributed.world import World
+
+Argument = TypeVar("Argument")
+Result = TypeVar("Result")
+
+
+class ShardedModel:
+    """Shards the parameters of a model over all processes, in place; the names of its parameters do not change.
+
+    Parameters are `DTensor`s sharded by rows, and whole only while their unit runs. A unit is a module of a layer group
+    that is called once per forward pass and shares no parameter with others; all other parameters, such as tied weights
+    and those that are read without calling their module, belong to the unit of the whole model, which stays whole from
+    its forward pass to the end of the backward pass. Frozen modules are units as well, without gradients.
+
+    An optimizer must be created afterwards. As every forward and backward pass exchanges parameters, all processes must
+    make the same number of passes.
+
+    Attributes:
+        units: The modules that are sharded on their own, and the whole model.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        roots: Sequence[nn.Module],
+        run_example: Callable[[], object],
+        world: World,
+        *,
+        replicated: Collection[nn.Parameter] = (),
+    ) -> None:
+        """Shard the parameters over the processes.
+
+        Args:
+            module: The model, with the same weights in all processes.
+            roots: Roots of disjoint subtrees, such as the modules of all layer groups.
+            run_example: Runs a forward pass of the whole model, to find the modules that it calls.
+            world: The processes; each of them creates the same object.
+            replicated: Frozen parameters that remain whole in each process, such as those of layers whose outputs are
+                cached.
+
+        Raises:
+            ValueError: There is a single process, or a replicated parameter requires a gradient.
+        """
+        if world.size == 1:
+            raise ValueError("a single process has nothing to shard its parameters with")
+        if any(parameter.requires_grad for parameter in replicated):
+            raise ValueError("replicated parameters must be frozen, since their gradients are not summed")
+        units = _called_once(module, _units(roots, set(replicated)), run_example)
+        _use_contiguous_parameters(module)
+        self.module = module
+        self._root = _Root(module)
+        mesh = _mesh(world, next(module.parameters()).device.type)
+        self.units: list[FSDPModule] = [
+            fully_shard(unit, mesh=mesh, ignored_params=set(replicated)) for unit in (*units, self._root)
+        ]
+        # FSDP2 initializes its units in the first call of the root, which must precede the first call of any unit.
+        self._root(_return, None)
+        self.reshard()
+
+    def run(self, function: Callable[[Argument], Result], argument: Argument) -> Result:
+        """Run the model or a part of it, with or without gradients, in a function that calls its modules."""
+        result: Result = self._root(function, argument)
+        if not torch.is_grad_enabled():
+            self.reshard()
+        return result
+
+    def reshard(self) -> None:
+        """Free the whole parameters of all units outside of passes."""
+        for unit in self.units:
+            unit.reshard()
+
+    @contextmanager
+    def full_parameters(self) -> Iterator[None]:
+        """Replace the sharded parameters by whole ones on the CPU in the main process, to save or export the model.
+
+        All processes must enter the context. In the other processes, the parameters are on the meta device.
+        """
+        self.reshard()
+        sharded: list[tuple[nn.Module, str, nn.Parameter]] = []
+        full: dict[int, nn.Parameter] = {}
+        for owner in self.module.modules():
+            for name, parameter in owner.named_parameters(recurse=False):
+                if isinstance(parameter, DTensor):
+                    sharded.append((owner, name, parameter))
+        try:
+            for owner, name, parameter in sharded:
+                if id(parameter) not in full:
+                    full[id(parameter)] = nn.Parameter(full_tensor(parameter), requires_grad=parameter.requires_grad)
+                setattr(owner, name, full[id(parameter)])
+            yield
+        finally:
+            for owner, name, parameter in sharded:
+                setattr(owner, name, parameter)
+
+
+def _mesh(world: World, device_type: str) -> DeviceMesh:
+    if world.group is None:
+        return init_device_mesh(device_type, (world.size,))
+    return DeviceMesh.from_group(world.group, device_type)
+
+
+class _Root(nn.Module):
+    """Root of the units, whose forward pass is any function that calls modules of the model."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, function: Callable[[Any], object], argument: object) -> object:
+        return function(argument)
+
+
+def _return(argument: object) -> object:
+    return argument
+
+
+def _units(roots: Iterable[nn.Module], replicated: set[nn.Parameter]) -> list[nn.Module]:
+    """Return the roots with parameters of their own to shard."""
+    roots = list(roots)
+    users = Counter(parameter for root in roots for parameter in set(root.parameters()))
+    return [
+        root
+        for root in roots
+        if (parameters := set(root.parameters()) - replicated)
+        and all(users[parameter] == 1 for parameter in parameters)
+    ]
+
+
+def _called_once(module: nn.Module, units: Sequence[nn.Module], run_example: Callable[[], object]) -> list[nn.Module]:
+    """Return the units that the model calls once per forward pass, since FSDP2 runs in the hooks of these calls."""
+    calls: Counter[nn.Module] = Counter()
+
+    def count(called: nn.Module, _: object) -> None:
+        calls[called] += 1
+
+    handles = [unit.register_forward_pre_hook(count) for unit in units]
+    modes = [(layer, layer.training) for layer in module.modules()]
+    try:
+        with torch.no_grad():
+            module.eval()
+            run_example()
+    finally:
+        for layer, training in modes:
+            layer.training = training
+        for handle in handles:
+            handle.remove()
+    return [unit for unit in units if calls[unit] == 1]
+
+
+def _use_contiguous_parameters(module: nn.Module) -> None:
+    """Lay out all parameters contiguously, as FSDP2 requires; convolutions keep computing in channels-last format.
+
+    The format of a convolution follows from its input and its weight, so its input must have the format instead.
+    """
+    for layer in module.modules():
+        for parameter in layer.parameters(recurse=False):
+            if not parameter.is_contiguous():
+                if parameter.dim() == 4:
+                    layer.register_forward_pre_hook(_to_channels_last)
+                parameter.data = parameter.data.contiguous()
+
+
+def _to_channels_last(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    first, *others = inputs
+    return (first.contiguous(memory_format=torch.channels_last), *others)
