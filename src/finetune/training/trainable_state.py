@@ -1,16 +1,29 @@
-"""Checkpoint state of the trainable weights and of the optimizer."""
+"""Checkpoint state of the trainable weights and of the optimizer.
+
+The states of a sharded model are those of the same model without sharding. All processes save and load them together:
+the main process has whole tensors, and the others have tensors on the meta device, which are ignored when loading.
+"""
 
 from __future__ import annotations
 
 import copy
 from collections import defaultdict
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
 from torch.optim import Optimizer
 
 from finetune.checkpoint.state import check_structure
+from finetune.distributed.full_state import (
+    check_in_main,
+    copy_from_main,
+    flags_of_main,
+    full_tensors,
+    mesh_of,
+)
 from finetune.models.backbone import Backbone
 from finetune.models.fingerprint import frozen_names
 from finetune.strategies.plan import Plan
@@ -31,9 +44,8 @@ class TrainableWeights:
         self.names = tuple(name for name in self._module.state_dict() if name not in frozen)
 
     def state_dict(self) -> State:
-        """Return the live tensors by name."""
-        tensors = self._module.state_dict()
-        return {name: tensors[name] for name in self.names}
+        """Return the live tensors by name; copies of those that are sharded."""
+        return full_tensors(self._live_tensors())
 
     def load_state_dict(self, state: State, /) -> None:
         """Copy tensors of the same names, shapes and dtypes into the model.
@@ -41,10 +53,20 @@ class TrainableWeights:
         Raises:
             ValueError: Names, shapes or dtypes do not match.
         """
-        tensors = self.state_dict()
+        tensors = self._live_tensors()
+        mesh = mesh_of(tensors.values())
+        if mesh is not None:
+            check_in_main(lambda: check_structure(state, tensors, "weights"), mesh)
+            for name, tensor in tensors.items():
+                copy_from_main(tensor, state.get(name), mesh)
+            return
         check_structure(state, tensors, "weights")
         for name, tensor in tensors.items():
             tensor.copy_(state[name])
+
+    def _live_tensors(self) -> dict[str, Tensor]:
+        tensors = self._module.state_dict()
+        return {name: tensors[name] for name in self.names}
 
 
 class OptimizerState:
@@ -58,7 +80,7 @@ class OptimizerState:
     def state_dict(self) -> State:
         """Return moments by parameter name; learning rates and decays follow from the request and are not saved."""
         state = self._optimizer.state_dict()["state"]
-        return {name: dict(state[index]) for index, name in enumerate(self._parameters) if index in state}
+        return {name: full_tensors(state[index]) for index, name in enumerate(self._parameters) if index in state}
 
     def load_state_dict(self, state: State, /) -> None:
         """Restore moments by parameter name.
@@ -66,14 +88,11 @@ class OptimizerState:
         Raises:
             ValueError: The moments do not match this optimizer and these parameters.
         """
-        unknown = state.keys() - self._parameters.keys()
-        if unknown:
-            raise ValueError(f"moments of unknown parameters: {sorted(map(str, unknown))[:3]}")
-        examples = example_moments(self._optimizer) if state else {}
-        for name, moments in state.items():
-            shape = self._parameters[name].shape
-            expected = {key: value.new_empty(shape) if value.dim() else value for key, value in examples.items()}
-            check_structure(moments, expected, name)
+        mesh = mesh_of(self._parameters.values())
+        if mesh is None:
+            self._check(state)
+        else:
+            state = self._received_state(state, mesh)
         moments = {
             index: {key: _with_layout_of(value, parameter) for key, value in state[name].items()}
             for index, (name, parameter) in enumerate(self._parameters.items())
@@ -82,10 +101,41 @@ class OptimizerState:
         current = self._optimizer.state_dict()
         self._optimizer.load_state_dict({"state": moments, "param_groups": current["param_groups"]})
 
+    def _check(self, state: State) -> None:
+        unknown = state.keys() - self._parameters.keys()
+        if unknown:
+            raise ValueError(f"moments of unknown parameters: {sorted(map(str, unknown))[:3]}")
+        examples = example_moments(self._optimizer) if state else {}
+        for name, moments in state.items():
+            shape = self._parameters[name].shape
+            expected = {
+                key: torch.empty(shape, dtype=value.dtype, device="meta") if value.dim() else value
+                for key, value in examples.items()
+            }
+            check_structure(moments, expected, name)
+
+    def _received_state(self, state: State, mesh: DeviceMesh) -> State:
+        """Return the state of the main process, with moments sharded as their parameters are."""
+        check_in_main(lambda: self._check(state), mesh)
+        present = flags_of_main([name in state for name in self._parameters], mesh)
+        examples = example_moments(self._optimizer)
+        received: State = {}
+        for (name, parameter), has_moments in zip(self._parameters.items(), present, strict=True):
+            if has_moments:
+                moments: Mapping[str, Tensor] = state.get(name, {})
+                received[name] = {}
+                for key, example in examples.items():
+                    tensor = torch.zeros_like(parameter if example.dim() else example, dtype=example.dtype)
+                    copy_from_main(tensor, moments.get(key), mesh)
+                    received[name][key] = tensor
+        return received
+
 
 def _with_layout_of(moment: Tensor, parameter: Tensor) -> Tensor:
     """Return a moment in its parameter's memory layout, as fused kernels require; counts are unchanged."""
-    return torch.empty_like(parameter).copy_(moment) if moment.shape == parameter.shape else moment
+    if moment.shape != parameter.shape or mesh_of([moment]) is not None:
+        return moment
+    return torch.empty_like(parameter).copy_(moment)
 
 
 def example_moments(optimizer: Optimizer) -> dict[str, Tensor]:
