@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import get_args
 
-from benchmarks import dropped, frozen, learning, machine, observe, process, resume, seeds, start
+from benchmarks import dropped, frozen, learning, machine, observe, process, resume, seeds, sharded, start
 from benchmarks.pipe import run as pipe
 from benchmarks.scale import Scale, scale_of
 from finetune.config.hyperparameters import Precision
@@ -71,6 +71,11 @@ def _add_others(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     command = commands.add_parser("resume", help="cost of restart, checkpoint and SIGTERM, compared with the Trainer")
     command.add_argument("--quick", action="store_true", help="smoke test; the figures are meaningless")
     command.set_defaults(run=lambda chosen: resume.main(quick=chosen.quick))
+    command = commands.add_parser(
+        "sharded", help="peak memory per process of a sharded model, compared with a plain one"
+    )
+    command.add_argument("--quick", action="store_true", help="smoke test; the figures are meaningless")
+    command.set_defaults(run=lambda chosen: sharded.main(quick=chosen.quick))
     command = commands.add_parser("pipe", help="cost of Pipe mode, compared with the pipe alone and other readers")
     command.add_argument("--part", action="append", dest="parts", choices=pipe.PARTS, help="not all of them")
     command.add_argument("--quick", action="store_true", help="smoke test with little data")
