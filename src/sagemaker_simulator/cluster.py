@@ -264,10 +264,10 @@ def _create_network(job: TrainingJob, interruption: Interruption | None) -> Host
         return None
     interface = job.request.resources.network_interface
     network = HostNetwork(job.hosts.names, interface, job.hosts.names_delay_seconds)
-    if interruption is not None and interruption.kind == "delay":
-        try:
-            network.require_delay()
-        except RequestError:
-            network.close()
-            raise
+    try:
+        if interruption is not None:
+            network.require(interruption.kind)
+    except RequestError:
+        network.close()
+        raise
     return network

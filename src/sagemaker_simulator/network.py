@@ -158,28 +158,17 @@ class HostNetwork:
 
     def slow_down(self, host: str, bits_per_second: float) -> None:
         """Limit the rate of the host's link in both directions."""
-        burst = max(_MINIMUM_BURST_BYTES, int(bits_per_second / 8 / _TICKS_PER_SECOND))
-        shaping = ("tbf", "rate", f"{bits_per_second:.0f}bit", "burst", f"{burst}b", "latency", "100ms")
-        self._shape(host, shaping)
+        self._shape(host, _limit_rate(bits_per_second))
 
     def delay(self, host: str, seconds: float) -> None:
-        """Delay everything on the host's link, in both directions.
-
-        Raises:
-            RequestError: The kernel has no netem.
-        """
-        self._shape(host, ("netem", "delay", f"{seconds * 1000:.3f}ms"))
+        """Delay everything on the host's link, in both directions."""
+        self._shape(host, _add_delay(seconds))
 
     def lose(self, host: str, fraction: float) -> None:
-        """Lose a random fraction of the packets on the host's link, in both directions.
-
-        Raises:
-            RequestError: The kernel or the machine has no iptables with the `statistic` match.
-        """
-        drop = ("-m", "statistic", "--mode", "random", "--probability", f"{fraction:.6f}", "-j", "DROP")
+        """Lose a random fraction of the packets on the host's link, in both directions."""
         for name, namespaces in self._hosts.items():
             sender = () if name == host else ("-s", self._addresses[host])
-            namespaces.run("iptables", "-A", "INPUT", "-i", self._interface, *sender, *drop)
+            namespaces.run("iptables", "-A", "INPUT", "-i", self._interface, *sender, *_drop_packets(fraction))
 
     def restore(self, host: str) -> None:
         """Undo all faults of the host's link."""
@@ -191,16 +180,27 @@ class HostNetwork:
             namespaces.run("sh", "-c", "command -v iptables >/dev/null && iptables -F INPUT || true")
         self._bridge.run("ip", "link", "set", host, "up")
 
-    def require_delay(self) -> None:
-        """Check that the kernel can delay packets.
+    def require(self, kind: str) -> None:
+        """Check that links can be disturbed by `slow`, `delay` or `loss`.
 
         Raises:
-            RequestError: It cannot.
+            RequestError: The kernel or the machine does not support it.
         """
+        trials = {
+            "slow": ("tc", "qdisc", "replace", "dev", "lo", "root", *_limit_rate(1e6)),
+            "delay": ("tc", "qdisc", "replace", "dev", "lo", "root", *_add_delay(0.001)),
+            "loss": ("iptables", "-A", "INPUT", "-i", "lo", *_drop_packets(0.01)),
+        }
+        needs = {
+            "slow": "sch_tbf in the kernel",
+            "delay": "sch_netem in the kernel",
+            "loss": "iptables with xt_statistic",
+        }
         try:
-            self._bridge.run("tc", "qdisc", "add", "dev", "lo", "root", "netem", "delay", "1ms")
+            if kind in trials:
+                self._bridge.run(*trials[kind])
         except RequestError as error:
-            raise RequestError(f"a link can be delayed only with the kernel's netem (sch_netem): {error}") from error
+            raise RequestError(f"a link can be disturbed by {kind!r} only with {needs[kind]}: {error}") from error
 
     def kill(self, host: str) -> None:
         """Kill all processes of the host; its connections are closed unless it is disconnected."""
@@ -253,3 +253,16 @@ class HostNetwork:
     def _ends(self, host: str) -> tuple[tuple[_Namespaces, str], ...]:
         """The two ends of the host's link."""
         return ((self._bridge, host), (self._hosts[host], self._interface))
+
+
+def _limit_rate(bits_per_second: float) -> tuple[str, ...]:
+    burst = max(_MINIMUM_BURST_BYTES, int(bits_per_second / 8 / _TICKS_PER_SECOND))
+    return ("tbf", "rate", f"{bits_per_second:.0f}bit", "burst", f"{burst}b", "latency", "100ms")
+
+
+def _add_delay(seconds: float) -> tuple[str, ...]:
+    return ("netem", "delay", f"{seconds * 1000:.3f}ms")
+
+
+def _drop_packets(fraction: float) -> tuple[str, ...]:
+    return ("-m", "statistic", "--mode", "random", "--probability", f"{fraction:.6f}", "-j", "DROP")
