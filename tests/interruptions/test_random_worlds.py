@@ -1,4 +1,4 @@
-"""A job killed at random moments, and restarted with another number of processes, gives the same bits."""
+"""A job killed at random moments, and restarted with other numbers of hosts and processes, gives the same bits."""
 
 from __future__ import annotations
 
@@ -11,23 +11,27 @@ from pathlib import Path
 import pytest
 
 from sagemaker_simulator import (
+    Hosts,
     JobResult,
     Schedule,
     Storage,
     World,
     draw_interruptions,
+    reason_unavailable,
     run_job,
     run_with_interruptions,
 )
 from tests.interruptions.jobs import vision_job
 from tests.interruptions.results import assert_same_bits, read_output
 
+MAX_HOSTS = 1 if reason_unavailable() else 2
 MAX_PROCESSES = 4
 SCHEDULE = Schedule(
     earliest_seconds=0.0,
     latest_seconds=0.5,
     kinds=("kill", "kill_rank", "reclaim"),
     patterns=("^first batch trained", "^epoch="),
+    hosts=(None, *Hosts(MAX_HOSTS).names),
     last_rank=MAX_PROCESSES - 1,
 )
 
@@ -36,7 +40,11 @@ def describe(result: JobResult) -> str:
     """A line on the progress of one start."""
     kind = "uninterrupted" if result.interruption is None else result.interruption.kind
     num_epochs = result.log_text().count("\nepoch=")
-    return f"{result.status}, exit code {result.exit_code}, {num_epochs} epochs, {kind}"
+    host = "" if result.interruption is None or result.interruption.host is None else f" of {result.interruption.host}"
+    seconds = result.seconds_after_interruption or 0.0
+    return (
+        f"{result.status}, exit code {result.exit_code}, {num_epochs} epochs, {kind}{host}, end after {seconds:.1f} s"
+    )
 
 
 def hash_files(folder: Path) -> str:
@@ -46,17 +54,20 @@ def hash_files(folder: Path) -> str:
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_number_of_processes_changes_no_bit(seed: str, kills: int, tmp_path: Path) -> None:
+def test_numbers_of_hosts_and_processes_change_no_bit(seed: str, kills: int, tmp_path: Path) -> None:
     job = vision_job(tmp_path / "job", "full", epochs=str(4 + 4 * kills), virtual_devices=str(MAX_PROCESSES))
     whole = run_job(replace(job, storage=Storage(tmp_path / "reference")).in_world(World(1, 1)), tmp_path / "whole")
     assert whole.status == "Completed", whole.log_text()
 
     rng = random.Random(seed)
-    worlds = [World(1, rng.randint(1, MAX_PROCESSES)) for _ in range(kills + 1)]
+    worlds = []
+    for _ in range(kills + 1):
+        hosts = rng.randint(1, MAX_HOSTS)
+        worlds.append(World(hosts, rng.randint(1, MAX_PROCESSES // hosts)))
     interruptions = draw_interruptions(SCHEDULE, kills, rng.randrange(1 << 32))
     results = run_with_interruptions(job.in_world(worlds[0]), tmp_path / "ml", interruptions, worlds=worlds[1:])
     for world, result in zip(worlds, results, strict=False):
-        sys.stdout.write(f"{world.processes_per_host} processes: {describe(result)}\n")
+        sys.stdout.write(f"{world.hosts} x {world.processes_per_host} processes: {describe(result)}\n")
     last = results[-1]
     assert last.status == "Completed", last.log_text()
     assert len(results) > (kills + 1) / 2, "too few interruptions came before the end"

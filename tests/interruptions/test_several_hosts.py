@@ -1,4 +1,4 @@
-"""A job on several hosts that loses the training process, and continues on one host, gives the same bits."""
+"""A job on two hosts that loses a process, and continues on one host, gives the same bits."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from sagemaker_simulator import (
     Moment,
     Storage,
     World,
-    reason_unavailable,
     run_job,
     run_with_interruptions,
 )
 from tests.interruptions.jobs import vision_job
 from tests.interruptions.results import assert_same_bits, read_output
+from tests.support.simulated_hosts import needs_hosts
 
 MAX_SECONDS_TO_END = 60.0
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(bool(reason_unavailable()), reason=reason_unavailable() or "hosts can be simulated")
-def test_job_continues_on_one_host(tmp_path: Path) -> None:
-    job = vision_job(tmp_path / "job", "full", epochs="6", virtual_devices="1")
+@needs_hosts
+def test_failure_names_the_killed_process_and_job_continues_on_one_host(tmp_path: Path) -> None:
+    job = vision_job(tmp_path / "job", "full", epochs="6", virtual_devices="2")
     whole = run_job(replace(job, storage=Storage(tmp_path / "reference")), tmp_path / "whole")
     assert whole.status == "Completed", whole.log_text()
 
-    interruption = Interruption(Moment(0.0, "^epoch=2"), "kill_rank", host="algo-1")
+    interruption = Interruption(Moment(0.0, "^epoch=2"), "kill_rank", host="algo-2")
     two_hosts = replace(job, hosts=Hosts(2))
     interrupted, last = run_with_interruptions(two_hosts, tmp_path / "ml", [interruption], worlds=[World(1)])
     assert (interrupted.status, last.status) == ("Interrupted", "Completed"), last.log_text()
-    assert [host.was_killed for host in interrupted.hosts] == [False, False]
-    assert interrupted.hosts[1].exit_code == 2
-    assert (interrupted.hosts[1].failure or "").startswith("algo-1 ended without sending its result")
+    assert [(host.exit_code != 0, host.was_killed) for host in interrupted.hosts] == [(True, False)] * 2
+    for host in interrupted.hosts:
+        assert "algo-2, rank 1: Process 1 was killed by SIGKILL" in (host.failure or ""), host.failure
     assert (interrupted.seconds_after_interruption or 0.0) < MAX_SECONDS_TO_END
     assert_same_bits(read_output(last.folder), read_output(whole.folder))

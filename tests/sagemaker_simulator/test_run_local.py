@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from sagemaker_simulator import reason_unavailable
+from sagemaker_simulator import Hosts, World
 from sagemaker_simulator.arguments import parse_command_line
 from sagemaker_simulator.cli import USAGE_EXIT_CODE, main
+from tests.support.simulated_hosts import needs_hosts
 from tests.support.simulated_jobs import eventually
 
 RUN_LOCAL = Path(__file__).parents[2] / "scripts" / "run-local"
@@ -180,21 +181,39 @@ def test_restart_with_other_number_of_processes(tmp_path: Path, capsys: pytest.C
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(bool(reason_unavailable()), reason=reason_unavailable() or "hosts can be simulated")
+@needs_hosts
 def test_several_hosts_from_the_command_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "data").mkdir()
     for name in ("a", "b"):
         (tmp_path / "data" / name).write_text(name)
-    code = "cat $SAGEMAKER_BASE_DIR/input/data/train/*; me=seen-$(hostname); [ -e $me ] || { touch $me; sleep 60; }"
+    code = "cat $SAGEMAKER_BASE_DIR/input/data/train/*; hostname"
     arguments = ["--output", "out", "--hosts", "2", "--channel", "train=data", "--distribution", "ShardedByS3Key"]
-    interruption = ["--interrupt-at", "1.5", "--interruption", "reclaim", "--interrupt-host", "random"]
-    interruption += ["--failure-timeout", "0.5"]
-    assert main([*arguments, *interruption, "--restart-with", "2", "--", "sh", "-c", code]) == 0
+    assert main([*arguments, "--late", "algo-2=0.1", "--names-after", "0.1", "--", "sh", "-c", code]) == 0
     out = capfd.readouterr().out
-    assert "algo-1 | a" in out
-    assert "algo-2 | b" in out
-    assert "start 1      Completed" in out
-    assert "  algo-2     exit code 0" in out
+    for line in ("algo-1 | aalgo-1", "algo-2 | balgo-2", "start 0      Completed", "  algo-2     exit code 0"):
+        assert f"\n{line}" in out
+
+
+@needs_hosts
+def test_interruption_of_a_link_from_the_command_line() -> None:
+    options = ["--hosts", "2", "--mirror-deletions", "--failure-timeout", "7", "--interrupt-at", "3"]
+    options += [
+        "--interruption",
+        "slow=4",
+        "--interrupt-host",
+        "algo-2",
+        "--restore-after",
+        "2",
+        "--restart-with",
+        "1x2,2",
+    ]
+    command_line = parse_command_line([*options, "--", "true"])
+    (interruption,) = command_line.interruptions
+    assert (interruption.kind, interruption.extent, interruption.host) == ("slow", 4.0, "algo-2")
+    assert (interruption.moment.seconds, interruption.duration_seconds) == (3.0, 2.0)
+    assert command_line.worlds == (World(1, 2), World(2))
+    assert command_line.job.sync.mirror_deletions
+    assert command_line.job.hosts == Hosts(2, failure_seconds=7.0)
 
 
 def test_restarts_are_determined_by_seed() -> None:
