@@ -1,4 +1,4 @@
-"""The same request gives the same bits for any number of threads."""
+"""The same request gives the same bits for any number of threads, and whether activations are stored or not."""
 
 from __future__ import annotations
 
@@ -33,3 +33,12 @@ def test_seed_changes_weights_and_split(
     job = succeeded(run_training(tmp_path, {"train": holdout, "model": artifact}, {**OPTIONS, "seed": "1"}))
     assert job.weights() != without_workers.weights()
     assert {row["record"] for row in job.predictions()} != {row["record"] for row in without_workers.predictions()}
+
+
+def test_activation_checkpointing_does_not_change_results(
+    tmp_path: Path, holdout: Path, artifact: Path, without_workers: FinishedJob
+) -> None:
+    options = {**OPTIONS, "activation_checkpointing": "true"}
+    job = succeeded(run_training(tmp_path, {"train": holdout, "model": artifact}, options))
+    assert job.weights() == without_workers.weights()
+    assert job.metrics()["job"]["history"] == without_workers.metrics()["job"]["history"]

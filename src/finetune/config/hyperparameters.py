@@ -303,6 +303,11 @@ class DistributedSpec(Section):
         description="Order in which gradients of several processes are added: exact gives the same result for any "
         "number of processes; fast leaves the order to the all-reduce of the communication library.",
     )
+    activation_checkpointing: bool = Field(
+        False,
+        description="Whether to store only the inputs of each layer group in the forward pass and to compute its "
+        "activations again in the backward pass: takes less device memory and more time. Does not change the result.",
+    )
     deterministic: bool = Field(
         False,
         description="Whether to use only GPU kernels that give the same bits in every run; slower for some models. On "

@@ -82,6 +82,7 @@ UNUSED_IN_SPEC: tuple[UnusedRule[JobSpec], ...] = (
             *("dropout", "unfrozen_groups", "layer_decay", "augmentation", "validation_fraction", "shuffle_buffer"),
             *_names_in(FeatureSpec),
             *_names_in(CheckpointSpec),
+            *("virtual_devices", "distributed_order", "activation_checkpointing"),
             "rule_action",
         ),
         lambda spec: not spec.strategy.trains,

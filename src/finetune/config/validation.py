@@ -60,6 +60,12 @@ CONTRADICTIONS = (
         "label_column, text_column and text_pair_column must name different columns.",
     ),
     Contradiction(
+        frozenset({"compile", "activation_checkpointing"}),
+        lambda spec: spec.run.compile and spec.distributed.activation_checkpointing,
+        "compile and activation_checkpointing cannot both be true: compiled layers choose themselves what to store."
+        " Remove one.",
+    ),
+    Contradiction(
         frozenset({"target_precision", "target_recall"}),
         lambda spec: spec.observe.target_precision is not None and spec.observe.target_recall is not None,
         "target_precision and target_recall cannot both be set: one threshold cannot guarantee both. Remove one.",

@@ -40,8 +40,10 @@ from finetune.runtime.threads import limit_threads
 from finetune.sagemaker.interruption import Interruption
 from finetune.strategies.plan import Plan
 from finetune.strategies.presets import ModelStructure, make_plan
+from finetune.training.activation_checkpointing import checkpoint_activations
 from finetune.training.compile import check_compiler
 from finetune.training.inputs import PhaseInputs
+from finetune.training.kernels.cpu_attention import cpu_attention_kernels
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +138,11 @@ def prepare(request: Request, interruption: Interruption, scratch: Path, world: 
     )
     move_to_device(backbone, numerics)
     plan = make_plan(spec.strategy, spec.optimization, structure_of(backbone, task))
+    if spec.distributed.activation_checkpointing:
+        trainable = [group for group in backbone.layer_groups() if group.name in plan.ever_trainable]
+        checkpoint_activations(
+            [module for group in trainable for module in group.modules], lambda: cpu_attention_kernels(device)
+        )
     loaders = build_loaders(inputs, backbone, spec, device, world.local_size)
     cache_plan = CachePlan(backbone, plan, spec, numerics)
     return PreparedJob(

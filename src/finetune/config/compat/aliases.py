@@ -48,6 +48,7 @@ _NAME_ALIASES = (
     name_alias("adam_beta1", HUGGING_FACE, "beta_1"),
     name_alias("adam_beta2", HUGGING_FACE, "beta_2"),
     name_alias("adam_epsilon", HUGGING_FACE, "eps"),
+    name_alias("gradient_checkpointing", HUGGING_FACE, "activation_checkpointing"),
     name_alias("label_smoothing_factor", HUGGING_FACE, "label_smoothing"),
     name_alias("dataloader_num_workers", HUGGING_FACE, "workers"),
     name_alias("text_column_name", HUGGING_FACE, "text_column"),
