@@ -86,7 +86,8 @@ def test_stopped_job_exits_and_resumes_with_same_result(
     if "there is no model" not in stopped.log:
         assert "exported the partially trained model" in stopped.log or "Done." in stopped.log
         assert (stopped.folder.model / "artifact.json").exists()
-    assert_clean_exit(start(zygote, job, tmp_path / "opt-ml", sigterm(after_line("Resumed", 0.0), times)))
+    if times == 2:
+        assert_clean_exit(start(zygote, job, tmp_path / "opt-ml", sigterm(after_line("Resumed", 0.0), times)))
     resumed = assert_clean_exit(start(zygote, job, tmp_path / "opt-ml"))
     assert_same_bits(read_output(resumed.folder), reference[1])
 
@@ -145,15 +146,13 @@ def test_processes_started_by_platform_train_command(zygote: Zygote, tmp_path: P
     interruptions = (
         Interruption(Moment(0.0, "label from column"), "reclaim"),
         Interruption(Moment(0.02, "epoch=2;"), "reclaim_twice"),
-        Interruption(Moment(0.05, "epoch="), "kill"),
         Interruption(Moment(0.0, "epoch=40;"), "reclaim"),
     )
     results = run_with_interruptions(job, tmp_path / "opt-ml", interruptions)
     for attempted_job in results[:-1]:
-        killed = attempted_job.interruption is not None and attempted_job.interruption.kind == "kill"
         # The toolkit ignores signals after the job has finished; in the image the first process handles them.
         finished = any(word in attempted_job.log_text() for word in ("Stopped", "Done."))
-        assert attempted_job.exit_code in ({137} if killed else {0, 143} if finished else {0}), attempted_job.log_text()
+        assert attempted_job.exit_code in ({0, 143} if finished else {0}), attempted_job.log_text()
         assert (attempted_job.seconds_after_sigterm or 0.0) < PATIENCE_SECONDS
     assert results[-1].status == "Completed", results[-1].log_text()
     assert_same_bits(read_output(results[-1].folder), run_uninterrupted(zygote, job, tmp_path))
