@@ -29,4 +29,4 @@ def seed() -> str:
 @pytest.fixture(scope="session")
 def kills() -> int:
     """How often each job is killed: a few times, or `INTERRUPTIONS_KILLS` times."""
-    return int(os.environ.get("INTERRUPTIONS_KILLS", "5"))
+    return int(os.environ.get("INTERRUPTIONS_KILLS", "3"))
