@@ -16,6 +16,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["MPLBACKEND"] = "Agg"
+# Every process that a test starts would compile this project again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # The duration of an example depends more on the machine than on the code.
 settings.register_profile("untimed", deadline=None)
