@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from finetune.export.inference import Model, Predictions, Request, input_fn, model_fn, output_fn, predict_fn
+from finetune.export.inference import (
+    Model,
+    Predictions,
+    Request,
+    classify_fn,
+    input_fn,
+    model_fn,
+    output_fn,
+    predict_fn,
+    prepare_fn,
+    response_type,
+)
 from tests.support.artifact_images import encode_image, make_image
 
 ONE, TWO = (
@@ -156,3 +169,27 @@ def test_unknown_format_version_is_refused(tmp_path: Path) -> None:
     (tmp_path / "artifact.json").write_text('{"format_version": 7}', encoding="utf-8")
     with pytest.raises(ValueError, match="format_version=7, but this handler supports 1"):
         model_fn(str(tmp_path))
+
+
+def test_predictions_are_serialized_as_npy() -> None:
+    content = output_fn(Predictions(RECORDS, single=False), "application/x-npy")
+    assert isinstance(content, bytes)
+    array = np.load(io.BytesIO(content), allow_pickle=False)
+    assert (array.dtype, array.tolist()) == (np.float32, [[0.75, 0.25], [0.125, 0.875]])
+
+
+@pytest.mark.parametrize(
+    ("accept", "expected"),
+    [("", "application/json"), ("image/png, text/*", "text/csv"), ("application/x-ndjson", "application/jsonlines")],
+)
+def test_response_type_is_the_first_supported_one(accept: str, expected: str) -> None:
+    assert response_type(accept) == expected
+
+
+def test_requests_can_share_a_batch() -> None:
+    model, module = brightness_model()
+    requests = [Request([encode_image(make_image(seed, "L"))], single=True) for seed in range(3)]
+    prepared = [item for request in requests for item in prepare_fn(request, model)]
+    shared = classify_fn(prepared, model)
+    assert module.batches == [3]
+    assert shared == [predict_fn(request, model).records[0] for request in requests]

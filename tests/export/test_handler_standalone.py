@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from finetune.export import inference
-from finetune.export.export import HANDLER_FILE
+from finetune.export.handler import HANDLER_FILE
 from tests.support.artifact_folders import bert_folder
 from tests.support.artifact_images import encode_image, make_image
 from tests.support.exported_models import LABELS, ModelSetup, evaluate

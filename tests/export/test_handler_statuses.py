@@ -44,8 +44,11 @@ class FixedLogits(nn.Module):
 class Tokenizer:
     """A tokenizer with one token per word."""
 
-    def __call__(self, *columns: list[str], **options: object) -> dict[str, Tensor]:
-        return {"attention_mask": torch.tensor([[len(text.split()) + 1] for text in columns[0]])}
+    def __call__(self, *columns: list[str], **options: object) -> dict[str, list[list[int]]]:
+        return {"attention_mask": [[len(text.split()) + 1] for text in columns[0]]}
+
+    def pad(self, encoded: list[dict[str, list[int]]], **options: object) -> dict[str, Tensor]:
+        return {"attention_mask": torch.tensor([item["attention_mask"] for item in encoded])}
 
 
 def image_model() -> Model:
@@ -60,7 +63,7 @@ def text_model(count: int = 1) -> Model:
     return Model(nn.Identity(), artifact, Tokenizer(), torch.device("cpu"))
 
 
-def respond(body: bytes | str, content_type: str, model: Model, accept: str = "application/json") -> str:
+def respond(body: bytes | str, content_type: str, model: Model, accept: str = "application/json") -> str | bytes:
     return output_fn(predict_fn(input_fn(body, content_type), model), accept)
 
 
@@ -125,6 +128,7 @@ def test_errors_are_value_errors_without_the_toolkit(
     with pytest.raises(ValueError, match=r".") as caught:
         respond(body, kind, model)
     assert message in str(caught.value)
+    assert getattr(caught.value, "status", None) == status
 
 
 @pytest.mark.usefixtures("toolkit")

@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from finetune.data.record import Content
-from finetune.export.verify import ArtifactMismatch, VerificationSample, load_handler, tolerance_on, verify
+from finetune.export.handler import load_handler
+from finetune.export.verify import ArtifactMismatch, VerificationSample, tolerance_on, verify
 from finetune.models.backbone import Backbone
 from tests.support.artifact_folders import bert_folder, distilbert_folder, gpt2_folder, vit_folder
 from tests.support.artifact_images import encode_image, make_image

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import strategies as st
 
-from finetune.export.verify import load_handler
+from finetune.export.handler import load_handler
 from tests.fuzz.image_folders import MUTATIONS, Images, new_case
 from tests.fuzz.oracle import Reference, Run, Situation, check, is_close
 from tests.fuzz.profile import try_examples

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from finetune.export.verify import load_handler
+from finetune.export.handler import load_handler
 from tests.support.coloured_images import COLORS, write_images
 from tests.support.whole_jobs import run_training, succeeded
 

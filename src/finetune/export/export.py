@@ -14,12 +14,12 @@ from pathlib import Path, PurePosixPath
 import finetune
 from finetune.config.hyperparameters import TaskName
 from finetune.errors import PlatformError
+from finetune.export.handler import HANDLER_FILE
 from finetune.export.inference import FORMAT_VERSION
 from finetune.models.backbone import Backbone
 
 ARTIFACT_FILE = "artifact.json"
 METRICS_FILE = "metrics.json"
-HANDLER_FILE = "code/inference.py"
 # SageMaker's PyTorch inference images install these at startup; torch, torchvision and Pillow are preinstalled.
 REQUIREMENTS_FILE = "code/requirements.txt"
 # Inside `model/`, since the folder may be a separate mount and a rename cannot cross mounts.

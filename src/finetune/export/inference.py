@@ -5,11 +5,13 @@ models, and nothing of the package that wrote it. Request and response formats:
 - images: encoded bytes as application/x-image or image/*, or base64 strings as JSON (`{"inputs": "..."}` or a list);
 - text: JSON (`{"inputs": "..."}`, a list, or `{"inputs": {"text": "...", "text_pair": "..."}}`), JSON Lines, CSV or
   TSV without a header (one column, or two for pairs), or a single text as text/plain;
-- responses: JSON, JSON Lines or CSV (no header: predicted label, then probabilities in the order of the labels; labels
-  are written unchanged, even if a spreadsheet would interpret one as a formula).
+- responses: JSON, JSON Lines, CSV (no header: predicted label, then probabilities in the order of the labels; labels
+  are written unchanged, even if a spreadsheet would interpret one as a formula) or NPY (probabilities, float32).
 
-Client errors are a `ValueError`, or the toolkit's own error if it is installed, with status 400 (body), 415 (content
-type) or 406 (accepted types), so that clients do not retry. All other errors have status 500.
+Client errors are a `ValueError` with an attribute `status`, or the toolkit's own error if it is installed: 400 (body),
+415 (content type) or 406 (accepted types), so that clients do not retry. All other errors have status 500.
+
+A server that combines requests calls `prepare_fn` and `classify_fn` instead of `predict_fn`.
 """
 
 from __future__ import annotations
@@ -48,6 +50,13 @@ JSON, JSON_LINES, CSV, TSV, PLAIN = (
     *("application/json", "application/jsonlines", "text/csv", "text/tab-separated-values"),
     "text/plain",
 )
+NPY = "application/x-npy"
+RESPONSE_TYPES = {
+    **{media_type: media_type for media_type in (JSON, JSON_LINES, CSV, NPY)},
+    "*/*": JSON,
+    "application/*": JSON,
+    "text/*": CSV,
+}
 # Aliases of content types, as used by training channels.
 TYPE_ALIASES = {
     **dict.fromkeys(("application/x-jsonlines", "application/jsonl", "application/x-ndjson"), JSON_LINES),
@@ -66,6 +75,8 @@ _PILLOW_ERRORS = (
 )
 
 Content = bytes | str | tuple[str, ...]
+# Inputs of the model for one content: pixels `[3, size, size]`, or lists of token ids and masks.
+Prepared = Mapping[str, Any]
 
 
 class _ClientError(ValueError):
@@ -81,7 +92,7 @@ def _toolkit_error(status: HTTPStatus, message: str) -> Exception:
     try:
         from sagemaker_inference.errors import GenericInferenceToolkitError
     except ImportError:
-        return ValueError(message)
+        return _ClientError(status, message)
     error: Exception = GenericInferenceToolkitError(status.value, message, status.phrase)
     return error
 
@@ -172,14 +183,40 @@ def predict_fn(data: Request, model: Model) -> Predictions:
     """
     records: list[dict[str, Any]] = []
     for start in range(0, len(data.contents), BATCH_SIZE):
-        with _client_errors(HTTPStatus.BAD_REQUEST):
-            batch = _prepare_batch(data, start, model)
-        with torch.inference_mode():
-            records.extend(_predictions(_logits(batch, model), model.artifact))
+        records.extend(classify_fn(prepare_fn(data, model, start), model))
     return Predictions(records, data.single)
 
 
-def output_fn(prediction: Predictions, accept: str) -> str:
+def prepare_fn(data: Request, model: Model, start: int = 0, count: int = BATCH_SIZE) -> list[Prepared]:
+    """Preprocess `count` contents from `start` on, each on its own; may be called by several threads at once.
+
+    Raises:
+        ValueError: see `predict_fn`.
+    """
+    with _client_errors(HTTPStatus.BAD_REQUEST):
+        return _prepare(data, start, count, model)
+
+
+def classify_fn(prepared: Sequence[Prepared], model: Model) -> list[dict[str, Any]]:
+    """Classify preprocessed contents, of one or several requests, in a single forward pass."""
+    with torch.inference_mode():
+        return _predictions(_logits(_collate(prepared, model), model), model.artifact)
+
+
+def response_type(accept: str) -> str:
+    """Return the first supported content type of `accept`.
+
+    Raises:
+        ValueError: none is supported; see the module docstring.
+    """
+    for accepted in (part.split(";")[0].strip().lower() for part in (accept or "*/*").split(",")):
+        if media_type := RESPONSE_TYPES.get(TYPE_ALIASES.get(accepted, accepted)):
+            return media_type
+    message = f"accept {accept!r} is not supported; accept one of {JSON}, {JSON_LINES}, {CSV}, {NPY}"
+    raise _toolkit_error(HTTPStatus.NOT_ACCEPTABLE, message)
+
+
+def output_fn(prediction: Predictions, accept: str) -> str | bytes:
     """Serialize the predictions in the first supported format of `accept`.
 
     Raises:
@@ -188,16 +225,16 @@ def output_fn(prediction: Predictions, accept: str) -> str:
     for index, record in enumerate(prediction.records):
         if not all(map(math.isfinite, record["probabilities"])):
             raise ValueError(f"the model's probabilities for {_record(index)} are not finite")
-    for accepted in (part.split(";")[0].strip().lower() for part in (accept or "*/*").split(",")):
-        media_type = TYPE_ALIASES.get(accepted, accepted)
-        if media_type in (JSON, "*/*", "application/*"):
-            return _json(prediction.records[0] if prediction.single else prediction.records)
-        if media_type == JSON_LINES:
-            return "".join(_json(record) + "\n" for record in prediction.records)
-        if media_type in (CSV, "text/*"):
-            return _csv(prediction.records)
-    message = f"accept {accept!r} is not supported; accept one of {JSON}, {JSON_LINES}, {CSV}"
-    raise _toolkit_error(HTTPStatus.NOT_ACCEPTABLE, message)
+    media_type = response_type(accept)
+    if media_type == NPY:
+        file = io.BytesIO()
+        np.save(file, np.array([record["probabilities"] for record in prediction.records], dtype=np.float32))
+        return file.getvalue()
+    if media_type == JSON:
+        return _json(prediction.records[0] if prediction.single else prediction.records)
+    if media_type == JSON_LINES:
+        return "".join(_json(record) + "\n" for record in prediction.records)
+    return _csv(prediction.records)
 
 
 def decode_image(content: bytes, side: int = MAX_PIXELS, sixteen_bit_depth: int | None = None) -> Tensor:
@@ -358,10 +395,10 @@ def _record(index: int) -> str:
     return f"record {index} (counted from 0)"
 
 
-def _prepare_batch(data: Request, start: int, model: Model) -> dict[str, Tensor]:
-    """Return the inputs of the batch from `start` on; errors name the index of the record."""
-    prepare = _image_batch if model.tokenizer is None else _text_batch
-    contents = data.contents[start : start + BATCH_SIZE]
+def _prepare(data: Request, start: int, count: int, model: Model) -> list[Prepared]:
+    """Preprocess `count` contents from `start` on; errors name the index of the record."""
+    prepare = _prepare_images if model.tokenizer is None else _prepare_texts
+    contents = data.contents[start : start + count]
     try:
         return prepare(contents, model)
     except ValueError:
@@ -375,16 +412,16 @@ def _prepare_batch(data: Request, start: int, model: Model) -> dict[str, Tensor]
         raise
 
 
-def _image_batch(contents: Sequence[Content], model: Model) -> dict[str, Tensor]:
-    """Preprocess images as in training: float32 `[batch, 3, size, size]`."""
+def _prepare_images(contents: Sequence[Content], model: Model) -> list[Prepared]:
+    """Preprocess images as in training: float32 `[3, size, size]`."""
     preprocessing = model.artifact["preprocessing"]
     # Nearest-neighbor interpolation picks single pixels, so the image must be decoded at full size.
     side = MAX_PIXELS if preprocessing["interpolation"].startswith("nearest") else preprocessing["resize"]
     depth = preprocessing.get("sixteen_bit_depth")
-    images = (decode_image(_image_bytes(item), side, depth) for item in contents)
-    pixels = torch.stack([resize_and_crop(image, preprocessing) for image in images])
     mean, std = (torch.tensor(preprocessing[name], dtype=torch.float32).view(3, 1, 1) for name in ("mean", "std"))
-    return {"pixel_values": (pixels.to(torch.float32) / 255 - mean) / std}
+    images = (decode_image(_image_bytes(item), side, depth) for item in contents)
+    pixels = (resize_and_crop(image, preprocessing).to(torch.float32) for image in images)
+    return [{"pixel_values": (image / 255 - mean) / std} for image in pixels]
 
 
 def _image_bytes(content: Content) -> bytes:
@@ -398,8 +435,8 @@ def _image_bytes(content: Content) -> bytes:
         raise ValueError(f"an image in JSON must be a base64 string: {error}") from error
 
 
-def _text_batch(contents: Sequence[Content], model: Model) -> dict[str, Tensor]:
-    """Tokenize to ids and masks, int64 `[batch, length]`, padded to the longest text of the batch."""
+def _prepare_texts(contents: Sequence[Content], model: Model) -> list[Prepared]:
+    """Tokenize to lists of ids and masks, without padding."""
     count, length = (model.artifact["preprocessing"][name] for name in ("texts_per_record", "max_length"))
     texts = [(content,) if isinstance(content, str) else content for content in contents]
     for item in texts:
@@ -408,10 +445,17 @@ def _text_batch(contents: Sequence[Content], model: Model) -> dict[str, Tensor]:
         if not any(text.strip() for text in item):
             raise ValueError("the text is empty")
     columns = [[str(text) for text in column] for column in zip(*texts, strict=True)]
-    batch = model.tokenizer(*columns, truncation=True, max_length=length, padding=True, return_tensors="pt")
-    if not batch["attention_mask"].any(dim=1).all():
+    tokens = model.tokenizer(*columns, truncation=True, max_length=length)
+    if not all(map(any, tokens["attention_mask"])):
         raise ValueError("the text has no tokens")
-    return dict(batch)
+    return [dict(zip(tokens, values, strict=True)) for values in zip(*tokens.values(), strict=True)]
+
+
+def _collate(prepared: Sequence[Prepared], model: Model) -> dict[str, Tensor]:
+    """Combine contents to a batch, `[batch, ...]`; texts are padded to the longest."""
+    if model.tokenizer is None:
+        return {"pixel_values": torch.stack([item["pixel_values"] for item in prepared])}
+    return dict(model.tokenizer.pad(list(prepared), return_tensors="pt"))
 
 
 def _logits(batch: Mapping[str, Tensor], model: Model) -> Tensor:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.machinery
-import importlib.util
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -16,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from finetune.export.export import HANDLER_FILE
+from finetune.export.handler import load_handler
 from finetune.models.transformers.folder import quiet
 
 Content = bytes | tuple[str, ...]
@@ -67,41 +65,16 @@ def verify(folder: Path, samples: Sequence[VerificationSample], tolerance: float
     Raises:
         ArtifactMismatch: a probability or a predicted label differs by more.
     """
-    handler = load_handler(folder)
+    try:
+        handler = load_handler(folder)
+    except FileNotFoundError as error:
+        raise ArtifactMismatch(f"The exported artifact has no handler: {error}.") from error
     with quiet() if "transformers" in sys.modules else nullcontext():
         model = handler.model_fn(str(folder))
     labels: list[str] = model.artifact["labels"]
     thresholds = torch.tensor(model.artifact.get("thresholds") or [0.5] * len(labels), dtype=torch.float64)
     expectation = _Expectation(labels, thresholds, tolerance)
     return max(_compare(sample, _predict(handler, model, sample.content), expectation) for sample in samples)
-
-
-def load_handler(folder: Path) -> ModuleType:
-    """Import `code/inference.py` of an artifact from its path, without writing bytecode into the artifact.
-
-    Raises:
-        ArtifactMismatch: the file is missing.
-    """
-    name, path = "artifact_inference", folder / HANDLER_FILE
-    loader = _NoBytecodeLoader(name, str(path))
-    spec = importlib.util.spec_from_loader(name, loader)
-    if spec is None or not path.is_file():
-        raise ArtifactMismatch(f"The exported artifact has no handler: {path} is missing.")
-    module = importlib.util.module_from_spec(spec)
-    # Dataclasses look up their module in `sys.modules` while it is executed.
-    sys.modules[name] = module
-    try:
-        loader.exec_module(module)
-    finally:
-        del sys.modules[name]
-    return module
-
-
-class _NoBytecodeLoader(importlib.machinery.SourceFileLoader):
-    """Source loader that neither reads nor writes `__pycache__`, which would become part of the artifact."""
-
-    def path_stats(self, path: str) -> Mapping[str, Any]:
-        raise OSError(f"bytecode of {path} is not cached")
 
 
 def _predict(handler: ModuleType, model: object, content: Content) -> dict[str, Any]:
