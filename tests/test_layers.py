@@ -45,6 +45,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "features": {"config", "runtime", "checkpoint", "data", "models", "strategies", "training"},
     "export": {"config", "runtime", "models"},
+    "serving": {"config", "sagemaker", "runtime", "models", "export"},
     "job": {
         *("config", "sagemaker", "runtime", "checkpoint", "monitoring", "data", "models", "strategies", "tasks"),
         *("evaluation", "training", "features", "export", "distributed"),

@@ -1,0 +1,1 @@
+"""Serves exported artifacts over HTTP under SageMaker's hosting contract, and predicts with them in Python."""

@@ -1,0 +1,12 @@
+"""`python -m finetune.serving`: serves the model in `/opt/ml/model`, or another root, outside the image."""
+
+from __future__ import annotations
+
+import signal
+import sys
+
+from finetune.serving.server import STOP_SIGNALS, serve
+
+if __name__ == "__main__":
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    sys.exit(serve())

@@ -1,0 +1,134 @@
+"""Runs the server until a stop signal: loads the model in the main thread, and serves HTTP in another one."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+
+import uvicorn
+
+from finetune.errors import PlatformError
+from finetune.messages import OWN_LOGGER, Lines, log_safely
+from finetune.runtime.memory import garbage_collection_disabled, set_variables, share_one_heap
+from finetune.sagemaker.failure import failure_of
+from finetune.serving.app import create_app
+from finetune.serving.configuration import ServingConfiguration
+from finetune.serving.service import Service
+
+STOP_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT})
+DRAIN_SECONDS = 1.0
+"""Longest time between a stop signal and closing the port, in which clients learn that their connection closes."""
+ANSWER_SECONDS = 25
+"""Longest time for running requests after that; the platform kills the container 30 s after the stop signal."""
+_KEEP_ALIVE_SECONDS = 75
+_POLL_SECONDS = 0.05
+
+logger = logging.getLogger(__name__)
+
+
+def serve() -> int:
+    """Serve with the settings of the environment until a stop signal, and return the exit code.
+
+    `STOP_SIGNALS` must be blocked in the calling thread, which must be the main thread.
+    """
+    _log_to_stdout()
+    set_variables()
+    share_one_heap()
+    # Models are local, and progress bars have no place in a log.
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    try:
+        configuration = ServingConfiguration.from_environment()
+        with _open_port(configuration.port) as listener:
+            return _serve(configuration, listener)
+    except Exception as error:  # noqa: BLE001 - the single place that maps failures to exit codes
+        failure = failure_of(error)
+        logger.error("%s", Lines(failure.message))
+        return failure.exit_code
+
+
+def _serve(configuration: ServingConfiguration, listener: socket.socket) -> int:
+    service = Service(configuration)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            create_app(service),
+            http="h11",
+            ws="none",
+            loop="asyncio",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=ANSWER_SECONDS,
+        )
+    )
+    http = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="http")
+    http.start()
+    try:
+        _load(service)
+        while http.is_alive() and signal.sigtimedwait(STOP_SIGNALS, 1.0) is None:
+            pass
+        _drain(service, server)
+    finally:
+        server.should_exit = True
+        http.join()
+        service.close()
+    logger.info("Stopped")
+    return 0
+
+
+def _load(service: Service) -> None:
+    """Import PyTorch and load the model."""
+    began = time.monotonic()
+    with garbage_collection_disabled():
+        import torch
+
+        from finetune.serving.model import ServedModel
+    configuration = service.configuration
+    model = None if configuration.multi_model else ServedModel.load(configuration.model_folder)
+    devices = max(1, torch.cuda.device_count())
+    service.start(model, configuration.workers or devices)
+    name = configuration.model_folder if model else "models on request"
+    logger.info("Serving %s on port %d, ready after %.1f s", name, configuration.port, time.monotonic() - began)
+
+
+def _drain(service: Service, server: uvicorn.Server) -> None:
+    """Let clients finish their connections before the port is closed, so that no request is lost between two."""
+    logger.info("Stopping after the requests in progress")
+    service.stop()
+    deadline = time.monotonic() + DRAIN_SECONDS
+    while server.server_state.connections and time.monotonic() < deadline:
+        time.sleep(_POLL_SECONDS)
+
+
+def _open_port(port: int) -> socket.socket:
+    """Listen on a port of all interfaces.
+
+    Raises:
+        PlatformError: the port is in use, or needs privileges.
+    """
+    try:
+        listener = socket.create_server(("", port), backlog=2048)
+    except OSError as error:
+        raise PlatformError(
+            f"Port {port} cannot be opened: {error.strerror}. Set SAGEMAKER_BIND_TO_PORT to another port."
+        ) from error
+    listener.setblocking(False)
+    return listener
+
+
+def _log_to_stdout() -> None:
+    log_safely()
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    ours = logging.getLogger(OWN_LOGGER)
+    ours.addHandler(handler)
+    ours.setLevel(logging.INFO)
+    ours.propagate = False

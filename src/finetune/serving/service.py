@@ -1,0 +1,150 @@
+"""Answers invocations: limits their number, preprocesses them in a thread pool, and classifies them in batches."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from finetune.serving.batching import Batcher
+from finetune.serving.body import BodyError, BodyReader, discard
+from finetune.serving.configuration import TRANSFORM_MIB, ServingConfiguration
+from finetune.serving.errors import busy_response, error_response
+
+if TYPE_CHECKING:
+    from finetune.serving.model import Answer, ServedModel
+
+_T = TypeVar("_T")
+
+logger = logging.getLogger(__name__)
+
+
+class Service:
+    """State shared by all requests of the server.
+
+    Requests are handled by the event loop; `start`, `stop` and `close` are called by another thread.
+
+    Attributes:
+        configuration: settings of the server.
+        loop: the event loop, once it is running.
+        model: the model of `/invocations`; `None` until it is loaded, and in a multi-model server.
+        is_ready: whether requests are accepted.
+        is_stopping: whether the server is about to end.
+    """
+
+    def __init__(self, configuration: ServingConfiguration) -> None:
+        self.configuration = configuration
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self.model: ServedModel | None = None
+        self.is_ready = False
+        self.is_stopping = False
+        self._batcher = Batcher(configuration.max_batch, configuration.max_delay_seconds)
+        self._bodies = BodyReader(configuration.max_body_bytes)
+        self._preprocessing = ThreadPoolExecutor(max(2, os.cpu_count() or 1), thread_name_prefix="preprocess")
+        self._requests = 0
+
+    def start(self, model: ServedModel | None, workers: int) -> None:
+        """Accept requests from now on.
+
+        Args:
+            model: the model of `/invocations`, if there is one.
+            workers: number of threads that run forward passes.
+        """
+        self._batcher.start(workers)
+        self.model = model
+        self.is_ready = True
+
+    def stop(self) -> None:
+        """Prepare for the end of the server; requests are still answered."""
+        self.is_stopping = True
+        if self.loop is not None:
+            self.loop.call_soon_threadsafe(self._bodies.stop)
+
+    def close(self) -> None:
+        """End all threads, after the last request."""
+        self._preprocessing.shutdown()
+        self._batcher.close()
+
+    def execution_parameters(self, model: ServedModel) -> dict[str, object]:
+        """Return parameters for batch transform: texts are sent in mini-batches, images one by one."""
+        payload = self.configuration.transform_mib
+        transforms = max(1, min(self.configuration.max_batch, TRANSFORM_MIB // payload))
+        strategy = "MULTI_RECORD" if model.is_text_model else "SINGLE_RECORD"
+        return {"MaxConcurrentTransforms": transforms, "BatchStrategy": strategy, "MaxPayloadInMB": payload}
+
+    async def invoke(self, request: Request, model: ServedModel) -> Response:
+        """Answer a request with the predictions of a model, or with an error."""
+        if self._requests >= self.configuration.max_requests:
+            await discard(request)
+            return busy_response(
+                f"all {self.configuration.max_requests} places of the queue are taken; try again later"
+            )
+        with self._counted():
+            try:
+                body = await self._bodies.read(request)
+                answer = await self._answer(model, body, request)
+            except BodyError as error:
+                return _client_error(error.status, str(error))
+            except Exception as error:  # noqa: BLE001 - every request is answered
+                status = getattr(error, "status", None)
+                return _server_error(error) if status is None else _client_error(int(status), str(error))
+        return Response(answer.body, headers={"Content-Type": answer.media_type})
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        self._requests += 1
+        try:
+            yield
+        finally:
+            self._requests -= 1
+
+    async def _answer(self, model: ServedModel, body: bytes, request: Request) -> Answer:
+        """Parse, preprocess, classify and serialize; large requests are processed in parts, to limit their memory."""
+        accept = request.headers.get("accept") or self.configuration.default_accept
+        content_type, size = request.headers.get("content-type", ""), self.configuration.max_batch
+        parsed: list[Any] = []
+
+        def parse() -> list[Any]:
+            model.check_accept(accept)
+            parsed.append(model.parse(body, content_type))
+            return model.prepare(parsed[0], 0, size)
+
+        results = await self._classify(model, parse)
+        for start in range(size, model.count(parsed[0]), size):
+            results += await self._classify(model, partial(model.prepare, parsed[0], start, size))
+        return await self._in_thread(partial(model.respond, parsed[0], results, accept))
+
+    async def _classify(self, model: ServedModel, prepare: Callable[[], Sequence[Any]]) -> list[Any]:
+        self._batcher.expect(model)
+        try:
+            items = await self._in_thread(prepare)
+        except BaseException:
+            self._batcher.cancel(model)
+            raise
+        if not items:
+            self._batcher.cancel(model)
+            return []
+        results: list[Any] = await asyncio.wrap_future(self._batcher.submit(model, items))
+        return results
+
+    async def _in_thread(self, function: Callable[[], _T]) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._preprocessing, function)
+
+
+def _client_error(status: int, cause: str) -> Response:
+    logger.warning("%d %s: %s", status, HTTPStatus(status).phrase, cause)
+    return error_response(status, cause)
+
+
+def _server_error(error: Exception) -> Response:
+    logger.error("A request failed", exc_info=error)
+    return error_response(HTTPStatus.INTERNAL_SERVER_ERROR, f"{type(error).__name__}: {error}")
