@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.artifact_folders import bert_folder
 from tests.support.artifact_images import encode_image, make_image
 from tests.support.exported_models import ModelSetup
 from tests.support.servers import RunningServer, ready_server
-from tests.support.artifact_folders import bert_folder
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -39,13 +39,19 @@ class Batcher:
     A worker takes the oldest records and further ones of the same model that are queued. If the batch is not full and
     more records are being preprocessed, it waits for them for a limited time; a lone request never waits.
 
+    Attributes:
+        records: number of classified records.
+        passes: number of forward passes for them.
+
     Args:
         max_batch: largest number of records in a pass.
         max_delay_seconds: longest wait for records that are being preprocessed.
     """
 
     def __init__(self, max_batch: int, max_delay_seconds: float) -> None:
-        self.max_batch = max_batch
+        self.records = 0
+        self.passes = 0
+        self._max_batch = max_batch
         self._max_delay = max_delay_seconds
         self._condition = threading.Condition()
         self._queue: deque[_Group] = deque()
@@ -53,10 +59,10 @@ class Batcher:
         self._is_closed = False
         self._threads: list[threading.Thread] = []
 
-    def start(self, workers: int) -> None:
-        """Start the threads; thread `i` uses device `i`, modulo the number of devices."""
+    def start(self, workers: int, set_up: Callable[[], None]) -> None:
+        """Start the threads, which call `set_up` first; thread `i` uses device `i`, modulo the number of devices."""
         for index in range(workers):
-            thread = threading.Thread(target=self._run, args=(index,), name=f"classify-{index}", daemon=True)
+            thread = threading.Thread(target=self._run, args=(index, set_up), name=f"classify-{index}", daemon=True)
             thread.start()
             self._threads.append(thread)
 
@@ -94,12 +100,16 @@ class Batcher:
             self._expected.pop(id(model), None)
         self._condition.notify_all()
 
-    def _run(self, device: int) -> None:
+    def _run(self, device: int, set_up: Callable[[], None]) -> None:
+        set_up()
         while batch := self._next_batch():
             # From here on a request cannot withdraw its records.
             started = [group for group in batch if group.results.set_running_or_notify_cancel()]
             if started:
                 _classify(started, device)
+                with self._condition:
+                    self.records += sum(len(group.items) for group in started)
+                    self.passes += 1
 
     def _next_batch(self) -> list[_Group]:
         """Wait for records and return a batch; empty after `close`."""
@@ -113,7 +123,7 @@ class Batcher:
             while model.can_batch:
                 self._collect(batch)
                 seconds = deadline - time.monotonic()
-                is_full = sum(len(group.items) for group in batch) >= self.max_batch
+                is_full = sum(len(group.items) for group in batch) >= self._max_batch
                 if is_full or seconds <= 0 or id(model) not in self._expected or self._is_closed:
                     break
                 self._condition.wait(seconds)
@@ -121,7 +131,7 @@ class Batcher:
 
     def _collect(self, batch: list[_Group]) -> None:
         """Move queued groups of the same model into the batch, as far as they fit."""
-        room = self.max_batch - sum(len(group.items) for group in batch)
+        room = self._max_batch - sum(len(group.items) for group in batch)
         others: list[_Group] = []
         for _ in range(len(self._queue)):
             group = self._queue.popleft()

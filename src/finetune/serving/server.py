@@ -1,4 +1,4 @@
-"""Runs the server until a stop signal: loads the model in the main thread, and serves HTTP in another one."""
+"""Runs the server until a stop signal: serves HTTP and loads the model in threads, while the main thread waits."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import socket
 import sys
 import threading
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 
 import uvicorn
 
@@ -71,17 +73,34 @@ def _serve(configuration: ServingConfiguration, listener: socket.socket) -> int:
     )
     http = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="http")
     http.start()
+    loading = ThreadPoolExecutor(1, "load").submit(_load, service)
     try:
-        _load(service)
-        while http.is_alive() and signal.sigtimedwait(STOP_SIGNALS, 1.0) is None:
-            pass
+        _wait_for_stop_signal(http, loading)
         _drain(service, server)
     finally:
         server.should_exit = True
         http.join()
-        service.close()
-    logger.info("Stopped")
+    if not loading.done():
+        logger.info("Stopped while the model was being loaded")
+        logging.shutdown()
+        os._exit(0)  # nothing can interrupt the loading thread
+    service.close()
+    logger.info("Stopped after %d records in %d forward passes", *service.counts())
     return 0
+
+
+def _wait_for_stop_signal(http: threading.Thread, loading: Future[None]) -> None:
+    """Wait for a stop signal; raise the error of `loading` if it fails before.
+
+    Raises:
+        RuntimeError: the HTTP server has ended.
+    """
+    while http.is_alive():
+        if signal.sigtimedwait(STOP_SIGNALS, _POLL_SECONDS) is not None:
+            return
+        if loading.done():
+            loading.result()
+    raise RuntimeError("the HTTP server ended without a stop signal")
 
 
 def _load(service: Service) -> None:
@@ -93,8 +112,10 @@ def _load(service: Service) -> None:
         from finetune.serving.model import ServedModel
     configuration = service.configuration
     model = None if configuration.multi_model else ServedModel.load(configuration.model_folder)
-    devices = max(1, torch.cuda.device_count())
-    service.start(model, configuration.workers or devices)
+    workers = configuration.workers or max(1, torch.cuda.device_count())
+    # The workers share the cores; preprocessing threads, each with an image of its own, use one each.
+    threads = max(1, torch.get_num_threads() // workers)
+    service.start(model, workers, partial(torch.set_num_threads, threads), partial(torch.set_num_threads, 1))
     name = configuration.model_folder if model else "models on request"
     logger.info("Serving %s on port %d, ready after %.1f s", name, configuration.port, time.monotonic() - began)
 

@@ -49,17 +49,27 @@ class Service:
         self.is_stopping = False
         self._batcher = Batcher(configuration.max_batch, configuration.max_delay_seconds)
         self._bodies = BodyReader(configuration.max_body_bytes)
-        self._preprocessing = ThreadPoolExecutor(max(2, os.cpu_count() or 1), thread_name_prefix="preprocess")
+        self._preprocessing = ThreadPoolExecutor(1)
         self._requests = 0
 
-    def start(self, model: ServedModel | None, workers: int) -> None:
+    def start(
+        self,
+        model: ServedModel | None,
+        workers: int,
+        set_up_worker: Callable[[], None],
+        set_up_preprocessing: Callable[[], None],
+    ) -> None:
         """Accept requests from now on.
 
         Args:
             model: the model of `/invocations`, if there is one.
             workers: number of threads that run forward passes.
+            set_up_worker: called first in each of these threads.
+            set_up_preprocessing: called first in each thread that preprocesses records.
         """
-        self._batcher.start(workers)
+        self._batcher.start(workers, set_up_worker)
+        cores = len(os.sched_getaffinity(0))
+        self._preprocessing = ThreadPoolExecutor(max(2, cores), "preprocess", set_up_preprocessing)
         self.model = model
         self.is_ready = True
 
@@ -68,6 +78,10 @@ class Service:
         self.is_stopping = True
         if self.loop is not None:
             self.loop.call_soon_threadsafe(self._bodies.stop)
+
+    def counts(self) -> tuple[int, int]:
+        """Return the numbers of records and forward passes so far."""
+        return self._batcher.records, self._batcher.passes
 
     def close(self) -> None:
         """End all threads, after the last request."""
