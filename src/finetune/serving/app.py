@@ -1,4 +1,4 @@
-"""The HTTP interface of SageMaker's hosting contract for one model, as an ASGI application.
+"""The HTTP interface of SageMaker's hosting contract, as an ASGI application.
 
 Source: https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-inference-code.html,
 https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-batch-code.html
@@ -19,6 +19,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from finetune.serving.errors import busy_response, error_response, handle_http_exception
+from finetune.serving.multi_model import ModelStore
 from finetune.serving.service import Service
 
 
@@ -43,12 +44,16 @@ def create_app(service: Service) -> ASGIApp:
         service.loop = asyncio.get_running_loop()
         yield
 
-    routes = [
-        Route("/ping", ping),
+    single_model = [
         Route("/invocations", invoke, methods=["POST"]),
         Route("/execution-parameters", execution_parameters),
     ]
-    app = Starlette(routes=routes, exception_handlers={HTTPException: handle_http_exception}, lifespan=lifespan)
+    models = ModelStore(service).routes() if service.configuration.multi_model else single_model
+    app = Starlette(
+        routes=[Route("/ping", ping), *models],
+        exception_handlers={HTTPException: handle_http_exception},
+        lifespan=lifespan,
+    )
     return _ConnectionCloser(app, service)
 
 

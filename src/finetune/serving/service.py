@@ -95,6 +95,14 @@ class Service:
         strategy = "MULTI_RECORD" if model.is_text_model else "SINGLE_RECORD"
         return {"MaxConcurrentTransforms": transforms, "BatchStrategy": strategy, "MaxPayloadInMB": payload}
 
+    async def read_body(self, request: Request) -> bytes:
+        """Read the body of a request.
+
+        Raises:
+            BodyError: see `BodyReader`.
+        """
+        return await self._bodies.read(request)
+
     async def invoke(self, request: Request, model: ServedModel) -> Response:
         """Answer a request with the predictions of a model, or with an error."""
         if self._requests >= self.configuration.max_requests:
@@ -110,7 +118,7 @@ class Service:
                 return _client_error(error.status, str(error))
             except Exception as error:  # noqa: BLE001 - every request is answered
                 status = getattr(error, "status", None)
-                return _server_error(error) if status is None else _client_error(int(status), str(error))
+                return self._server_error(error) if status is None else _client_error(int(status), str(error))
         return Response(answer.body, headers={"Content-Type": answer.media_type})
 
     @contextmanager
@@ -150,6 +158,15 @@ class Service:
         results: list[Any] = await asyncio.wrap_future(self._batcher.submit(model, items))
         return results
 
+    def _server_error(self, error: Exception) -> Response:
+        """Respond to an error of the model; 507 makes a multi-model endpoint unload other models."""
+        from finetune.serving.memory import is_out_of_memory
+
+        logger.error("A request failed", exc_info=error)
+        unloading_helps = self.configuration.multi_model and is_out_of_memory(error)
+        status = HTTPStatus.INSUFFICIENT_STORAGE if unloading_helps else HTTPStatus.INTERNAL_SERVER_ERROR
+        return error_response(status, f"{type(error).__name__}: {error}")
+
     async def _in_thread(self, function: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._preprocessing, function)
 
@@ -157,8 +174,3 @@ class Service:
 def _client_error(status: int, cause: str) -> Response:
     logger.warning("%d %s: %s", status, HTTPStatus(status).phrase, cause)
     return error_response(status, cause)
-
-
-def _server_error(error: Exception) -> Response:
-    logger.error("A request failed", exc_info=error)
-    return error_response(HTTPStatus.INTERNAL_SERVER_ERROR, f"{type(error).__name__}: {error}")
