@@ -49,13 +49,14 @@ COPY --from=pretrained /opt/pretrained /opt/pretrained
 RUN mkdir -p /opt/ml/code /opt/ml/input/config /opt/ml/input/data /opt/ml/model /opt/ml/output/data \
     && chmod -R a+rwX /opt/ml \
     && echo /opt/finetune >/opt/venv/lib/python3.11/site-packages/finetune.pth \
-    && ln -s /opt/finetune/container/train.py /usr/local/bin/train
+    && ln -s /opt/finetune/container/train.py /usr/local/bin/train \
+    && ln -s /opt/finetune/container/serve.py /usr/local/bin/serve
 WORKDIR /opt/ml/code
 
 # From here on, what changes with the code: small layers.
 COPY container/requirements.txt container/*.py /opt/finetune/container/
 COPY src/finetune /opt/finetune/finetune
-RUN chmod 755 /opt/finetune/container/train.py \
+RUN chmod 755 /opt/finetune/container/train.py /opt/finetune/container/serve.py \
     && python -m compileall -q /opt/finetune \
     && PYTHONDONTWRITEBYTECODE=1 python -m container.smoke /opt/finetune/container/requirements.txt \
     && rm -rf /tmp/*
@@ -63,8 +64,10 @@ RUN chmod 755 /opt/finetune/container/train.py \
 ARG VERSION=0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="finetune" \
-    org.opencontainers.image.description="Adapts pretrained image and text networks to your data, as an Amazon SageMaker training container" \
+    org.opencontainers.image.description="Adapts pretrained image and text networks to your data, as an Amazon SageMaker training and inference container" \
     org.opencontainers.image.version="${VERSION}" \
-    org.opencontainers.image.revision="${REVISION}"
+    org.opencontainers.image.revision="${REVISION}" \
+    com.amazonaws.sagemaker.capabilities.accept-bind-to-port="true" \
+    com.amazonaws.sagemaker.capabilities.multi-models="true"
 
 CMD ["train"]

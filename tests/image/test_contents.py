@@ -50,6 +50,8 @@ def test_labels_and_environment(inspection: dict[str, Any]) -> None:
     assert labels["org.opencontainers.image.version"] == finetune.__version__
     assert re.match(r"[0-9a-f]{40}(-changed)?$|unknown$", labels["org.opencontainers.image.revision"])
     assert (config["Cmd"], config["Entrypoint"]) == (["train"], None)
+    assert labels["com.amazonaws.sagemaker.capabilities.accept-bind-to-port"] == "true"
+    assert labels["com.amazonaws.sagemaker.capabilities.multi-models"] == "true"
     environment = dict(variable.split("=", 1) for variable in config["Env"])
     assert environment["NVIDIA_VISIBLE_DEVICES"] == "all"
     assert environment["NVIDIA_DRIVER_CAPABILITIES"] == "compute,utility"
@@ -81,5 +83,5 @@ def test_first_process_does_not_import_torch(image: str) -> None:
 
 
 def test_unknown_command_fails(image: str) -> None:
-    completed = subprocess.run(["docker", "run", "--rm", image, "serve"], capture_output=True, check=False)
+    completed = subprocess.run(["docker", "run", "--rm", image, "evaluate"], capture_output=True, check=False)
     assert completed.returncode == 127
