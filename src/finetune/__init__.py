@@ -1,3 +1,28 @@
 """Fine-tunes pretrained image and text models on a user's data under SageMaker's `/opt/ml` contract."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from finetune.serving.predictor import Predictor
+
 __version__ = "0.2.0"
+
+
+def load(path: Path | str) -> Predictor:
+    """Load the model of a finished job for predictions in Python, onto the GPU if there is one.
+
+    The handler in the artifact is executed: load only artifacts that you trust.
+
+    Args:
+        path: `model.tar.gz`, the folder of its contents, or a job's folder that contains either.
+
+    Raises:
+        UserError: there is no artifact, or it cannot be loaded.
+    """
+    from finetune.serving.predictor import load_predictor  # imports PyTorch
+
+    return load_predictor(path)

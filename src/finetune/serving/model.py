@@ -86,6 +86,11 @@ class ServedModel:
         """Whether the model classifies texts, of which a request may contain any number."""
         return getattr(self._copies[0], "tokenizer", None) is not None
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The classes, in the order of the model; only of models that can batch."""
+        return tuple(self._copies[0].artifact["labels"])
+
     def parse(self, body: bytes, content_type: str) -> Any:  # noqa: ANN401 - the type is the handler's
         """Parse a request body.
 
@@ -110,6 +115,14 @@ class ServedModel:
         with _client_errors():
             items: list[Any] = self._handler.prepare_fn(request, self._copies[0], start, count)
             return items
+
+    def prepare_content(self, content: object) -> list[Any]:
+        """Preprocess a single content, as the handler's `input_fn` returns it; only of models that can batch.
+
+        Raises:
+            ClientError: the content is not accepted.
+        """
+        return self.prepare(self._handler.Request([content], single=True), 0, 1)
 
     def classify(self, items: Sequence[Any], device: int = 0) -> list[Any]:
         """Classify preprocessed records in one forward pass on a device, identified by its index.
@@ -156,11 +169,8 @@ class ServedModel:
         """Predict a blank record: on a GPU the first pass takes seconds, and tokenizers set themselves up."""
         if not self.can_batch:
             return
-        artifact, contents = self._copies[0].artifact, [_blank_image()]
-        if self.is_text_model:
-            contents = [("a",) * artifact["preprocessing"]["texts_per_record"]]
-        request = self._handler.Request(contents, single=True)
-        self.classify(self.prepare(request, 0, 1), device)
+        texts = ("a",) * self._copies[0].artifact["preprocessing"].get("texts_per_record", 1)
+        self.classify(self.prepare_content(texts if self.is_text_model else _blank_image()), device)
 
 
 def _load_copy(handler: ModuleType, folder: Path, device: int) -> Any:  # noqa: ANN401 - the type is the handler's
