@@ -54,6 +54,7 @@ def create_app(service: Service) -> ASGIApp:
         exception_handlers={HTTPException: handle_http_exception},
         lifespan=lifespan,
     )
+    app.router.redirect_slashes = False  # the contract has no redirects
     return _ConnectionCloser(app, service)
 
 
