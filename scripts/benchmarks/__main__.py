@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import get_args
 
-from benchmarks import dropped, frozen, learning, machine, observe, process, resume, seeds, sharded, start
+from benchmarks import dropped, frozen, learning, machine, observe, process, resume, seeds, serving, sharded, start
 from benchmarks.pipe import run as pipe
 from benchmarks.scale import Scale, scale_of
 from finetune.config.hyperparameters import Precision
@@ -76,6 +76,9 @@ def _add_others(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     )
     command.add_argument("--quick", action="store_true", help="smoke test; the figures are meaningless")
     command.set_defaults(run=lambda chosen: sharded.main(quick=chosen.quick))
+    command = commands.add_parser("serving", help="requests per second, compared with calls of the handler")
+    command.add_argument("--quick", action="store_true", help="smoke test; the figures are meaningless")
+    command.set_defaults(run=lambda chosen: serving.main(quick=chosen.quick))
     command = commands.add_parser("pipe", help="cost of Pipe mode, compared with the pipe alone and other readers")
     command.add_argument("--part", action="append", dest="parts", choices=pipe.PARTS, help="not all of them")
     command.add_argument("--quick", action="store_true", help="smoke test with little data")
