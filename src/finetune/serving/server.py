@@ -29,6 +29,7 @@ ANSWER_SECONDS = 25
 """Longest time for running requests after that; the platform kills the container 30 s after the stop signal."""
 _KEEP_ALIVE_SECONDS = 75
 _POLL_SECONDS = 0.05
+_TEMPORARY_FOLDER = "/tmp"  # noqa: S108 - nothing is written
 
 logger = logging.getLogger(__name__)
 
@@ -39,11 +40,8 @@ def serve() -> int:
     `STOP_SIGNALS` must be blocked in the calling thread, which must be the main thread.
     """
     _log_to_stdout()
-    set_variables()
+    _set_variables()
     share_one_heap()
-    # Models are local, and progress bars have no place in a log.
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
         configuration = ServingConfiguration.from_environment()
         with _open_port(configuration.port) as listener:
@@ -143,6 +141,17 @@ def _open_port(port: int) -> socket.socket:
         ) from error
     listener.setblocking(False)
     return listener
+
+
+def _set_variables() -> None:
+    """Set the variables that libraries read, before the process has a second thread."""
+    set_variables()
+    # Models are local, and progress bars have no place in a log.
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    if not os.access(_TEMPORARY_FOLDER, os.W_OK):
+        # Importing torchvision creates this folder, although nothing is compiled. An existing one is accepted.
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = _TEMPORARY_FOLDER
 
 
 def _log_to_stdout() -> None:
