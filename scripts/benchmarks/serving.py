@@ -155,7 +155,7 @@ def _images(folder: Path) -> Served:
 
 def _texts(folder: Path) -> Served:
     task = write_texts(folder, _RECORDS)
-    texts, labels = read_texts(task.train)
+    labels, texts = read_texts(task.train)
     request = ModelRequest(
         ModelSpec(), "text-classification", tuple(sorted(set(labels))), "single_label_classification",
         pretrained=True, image_size=None, max_length=128, seed=1, model_channel=task.model, baked_weights=None,

@@ -50,7 +50,7 @@ def test_image_serves_an_artifact(runner: ContainerRunner, tmp_path: Path) -> No
     container.stop(grace=30)
     assert container.wait() == 0
     assert container.seconds_to_stop < 20
-    assert "Stopped after 1 records in 1 forward passes" in container.log()
+    assert "Stopped after 1 records in 1 batches" in container.log()
 
 
 def test_missing_artifact_ends_the_container_with_the_cause(runner: ContainerRunner, tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def test_queued_records_share_passes_in_order() -> None:
         assert first.result(SECONDS) == [0]
         assert [future.result(SECONDS) for future in later] == [[2], [4, 6], [8], [10, 12, 14], [16]]
     assert model.batches == [[0], [1, 2, 3, 4], [5, 6, 7, 8]]
-    assert (running.records, running.passes) == (9, 3)
+    assert (running.records, running.batches) == (9, 3)
 
 
 def test_groups_are_not_split_and_a_large_one_is_not_overtaken_forever() -> None:

@@ -36,10 +36,10 @@ def assert_equal(answers: Sequence[Mapping[str, Any]], expected: Sequence[Mappin
         assert answer["probabilities"] == pytest.approx(alone["probabilities"], abs=TOLERANCE)
 
 
-def records_and_passes(server: RunningServer) -> tuple[int, int]:
+def records_and_batches(server: RunningServer) -> tuple[int, int]:
     """Stop the server and read its last line."""
     assert server.stop() == 0
-    found = re.search(r"Stopped after (\d+) records in (\d+) forward passes", server.log())
+    found = re.search(r"Stopped after (\d+) records in (\d+) batches", server.log())
     assert found, server.log()
     return int(found[1]), int(found[2])
 
@@ -50,9 +50,9 @@ def test_images_in_shared_passes_are_classified_as_alone(image_root: Path, image
     with ready_server(image_root, {"SAGEMAKER_MODEL_SERVER_WORKERS": str(workers)}) as server:
         alone = answers_of(server, requests, clients=1)
         assert_equal(answers_of(server, requests, CLIENTS), alone)
-        records, passes = records_and_passes(server)
+        records, batches = records_and_batches(server)
     assert records == 2 * len(requests)
-    assert passes < 0.8 * records
+    assert batches < 0.8 * records
 
 
 def test_texts_in_shared_passes_are_classified_as_alone(text_root: Path) -> None:
@@ -61,9 +61,9 @@ def test_texts_in_shared_passes_are_classified_as_alone(text_root: Path) -> None
     with ready_server(text_root, {"FINETUNE_MAX_DELAY_MS": "50"}) as server:
         alone = answers_of(server, requests, clients=1)
         assert_equal(answers_of(server, requests, CLIENTS), alone)
-        records, passes = records_and_passes(server)
+        records, batches = records_and_batches(server)
     assert records == 2 * len(requests)
-    assert passes < 0.8 * records
+    assert batches < 0.8 * records
 
 
 def test_requests_beyond_the_limit_are_answered_with_503(image_root: Path, images: list[bytes]) -> None:

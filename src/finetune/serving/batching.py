@@ -41,7 +41,7 @@ class Batcher:
 
     Attributes:
         records: number of classified records.
-        passes: number of forward passes for them.
+        batches: number of batches that contained them.
 
     Args:
         max_batch: largest number of records in a pass.
@@ -50,7 +50,7 @@ class Batcher:
 
     def __init__(self, max_batch: int, max_delay_seconds: float) -> None:
         self.records = 0
-        self.passes = 0
+        self.batches = 0
         self._max_batch = max_batch
         self._max_delay = max_delay_seconds
         self._condition = threading.Condition()
@@ -109,7 +109,7 @@ class Batcher:
                 _classify(started, device)
                 with self._condition:
                     self.records += sum(len(group.items) for group in started)
-                    self.passes += 1
+                    self.batches += 1
 
     def _next_batch(self) -> list[_Group]:
         """Wait for records and return a batch; empty after `close`."""

@@ -17,6 +17,7 @@ from PIL import Image
 from finetune.errors import UserError
 from finetune.export.handler import HANDLER_FILE, load_handler
 from finetune.models.weights.sources import CONFIG_FILE
+from finetune.serving.length_groups import group_by_length
 
 _TOOLKIT_FUNCTIONS = ("model_fn", "input_fn", "predict_fn", "output_fn")
 _BATCHING_FUNCTIONS = ("prepare_fn", "classify_fn", "response_type")
@@ -125,7 +126,9 @@ class ServedModel:
         return self.prepare(self._handler.Request([content], single=True), 0, 1)
 
     def classify(self, items: Sequence[Any], device: int = 0) -> list[Any]:
-        """Classify preprocessed records in one forward pass on a device, identified by its index.
+        """Classify preprocessed records on a device, identified by its index.
+
+        They share a forward pass, except texts of different lengths on a CPU, whose padding would cost more.
 
         Raises:
             ClientError: a record is not accepted; only if the model cannot batch.
@@ -133,10 +136,20 @@ class ServedModel:
         copy = self._copies[device % len(self._copies)]
         with _on_device(device % len(self._copies)):
             if self.can_batch:
-                records: list[Any] = self._handler.classify_fn(items, copy)
-                return records
+                return self._classify_groups(items, copy)
             with _client_errors():
                 return [self._handler.predict_fn(item, copy) for item in items]
+
+    def _classify_groups(self, items: Sequence[Any], copy: Any) -> list[Any]:  # noqa: ANN401 - the type is the handler's
+        groups = [list(range(len(items)))]
+        if self.is_text_model and not torch.cuda.is_available():
+            groups = group_by_length([len(next(iter(item.values()))) for item in items])
+        results: list[Any] = [None] * len(items)
+        for group in groups:
+            records = self._handler.classify_fn([items[index] for index in group], copy)
+            for index, record in zip(group, records, strict=True):
+                results[index] = record
+        return results
 
     def check_accept(self, accept: str) -> None:
         """Check the accepted response types, before anything is computed.

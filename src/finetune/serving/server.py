@@ -83,7 +83,7 @@ def _serve(configuration: ServingConfiguration, listener: socket.socket) -> int:
         logging.shutdown()
         os._exit(0)  # nothing can interrupt the loading thread
     service.close()
-    logger.info("Stopped after %d records in %d forward passes", *service.counts())
+    logger.info("Stopped after %d records in %d batches", *service.counts())
     return 0
 
 

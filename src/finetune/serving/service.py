@@ -80,8 +80,8 @@ class Service:
             self.loop.call_soon_threadsafe(self._bodies.stop)
 
     def counts(self) -> tuple[int, int]:
-        """Return the numbers of records and forward passes so far."""
-        return self._batcher.records, self._batcher.passes
+        """Return the numbers of records and batches so far."""
+        return self._batcher.records, self._batcher.batches
 
     def close(self) -> None:
         """End all threads, after the last request."""
