@@ -18,15 +18,22 @@ class Load:
     Attributes:
         seconds: duration.
         latencies: seconds of each answered request.
+        cpu_seconds: processor time of the process that answered.
     """
 
     seconds: float
     latencies: Sequence[float]
+    cpu_seconds: float = 0.0
 
     @property
     def rate(self) -> float:
         """Answered requests per second."""
         return len(self.latencies) / self.seconds
+
+    @property
+    def cpu(self) -> float:
+        """Processor time per request in milliseconds."""
+        return self.cpu_seconds / len(self.latencies) * 1000
 
     def percentile(self, percent: float) -> float:
         """Percentile of the latency in milliseconds."""

@@ -16,7 +16,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks import http_load
@@ -57,14 +57,14 @@ class Served:
 def main(*, quick: bool) -> None:
     """Print a row per model and number of clients."""
     keep_to_cores()
-    rounds, seconds = (1, 0.5) if quick else (3, 8.0)
+    rounds, seconds = (1, 0.5) if quick else (3, 5.0)
     columns = ("model, clients", "handler, requests/s", "server, requests/s", "server / handler")
-    begin("Serving", (*columns, "p50, ms: handler, server", "p99, ms: handler, server"))
+    begin("Serving", (*columns, "p50, ms: handler, server", "p99, ms: handler, server", "CPU, ms per request"))
     with tempfile.TemporaryDirectory(prefix="benchmark-serving-") as folder:
         for served in (_images(Path(folder) / "images"), _texts(Path(folder) / "texts")):
-            with _server(served):
+            with _server(served) as process:
                 for clients in CLIENTS[:2] if quick else CLIENTS:
-                    pairs = [_measure(served, clients, seconds) for _ in range(rounds)]
+                    pairs = [_measure(served, process, clients, seconds) for _ in range(rounds)]
                     row((f"{served.name}, {clients}", *_cells(pairs)))
     say(
         f"\nMedians of {rounds} rounds of {seconds:.1f} s per side, alternating; the load generator shares the cores"
@@ -79,13 +79,21 @@ def _cells(pairs: Sequence[tuple[Load, Load]]) -> tuple[str, ...]:
         ", ".join(f"{statistics.median(load.percentile(percent) for load in side):.0f}" for side in (handler, server))
         for percent in (50, 99)
     ]
-    return (*(f"{rate:.1f}" for rate in rates), f"{rates[1] / rates[0]:.2f} x", *percentiles)
+    cpu = ", ".join(f"{statistics.median(load.cpu for load in side):.1f}" for side in (handler, server))
+    return (*(f"{rate:.1f}" for rate in rates), f"{rates[1] / rates[0]:.2f} x", *percentiles, cpu)
 
 
-def _measure(served: Served, clients: int, seconds: float) -> tuple[Load, Load]:
+def _measure(served: Served, process: int, clients: int, seconds: float) -> tuple[Load, Load]:
     handler = _call_handler(served, clients, seconds)
+    before = _cpu_seconds(process)
     server = asyncio.run(http_load.send(_PORT, served.bodies, served.content_type, clients, seconds))
-    return handler, server
+    return handler, replace(server, cpu_seconds=_cpu_seconds(process) - before)
+
+
+def _cpu_seconds(process: int) -> float:
+    """Processor time of a process and all its threads."""
+    fields = Path(f"/proc/{process}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _call_handler(served: Served, clients: int, seconds: float) -> Load:
@@ -99,7 +107,7 @@ def _call_handler(served: Served, clients: int, seconds: float) -> Load:
         handler.output_fn(handler.predict_fn(handler.input_fn(body, served.content_type), model), "application/json")
 
     answer()
-    began = time.monotonic()
+    began, cpu = time.monotonic(), time.process_time()
 
     def client() -> None:
         while (sent := time.monotonic()) < began + seconds:
@@ -111,11 +119,12 @@ def _call_handler(served: Served, clients: int, seconds: float) -> Load:
         thread.start()
     for thread in threads:
         thread.join()
-    return Load(time.monotonic() - began, latencies)
+    return Load(time.monotonic() - began, latencies, time.process_time() - cpu)
 
 
 @contextmanager
-def _server(served: Served) -> Iterator[None]:
+def _server(served: Served) -> Iterator[int]:
+    """Run the server and return its process."""
     variables = {
         **os.environ,
         "PYTHONPATH": f"{ROOT}:{ROOT / 'src'}",
@@ -125,7 +134,7 @@ def _server(served: Served) -> Iterator[None]:
     with subprocess.Popen((sys.executable, "-P", "-m", "container.serve"), env=variables, stdout=-3) as server:
         try:
             _wait_until_ready()
-            yield
+            yield server.pid
         finally:
             server.send_signal(signal.SIGTERM)
 

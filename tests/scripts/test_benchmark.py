@@ -74,3 +74,13 @@ def test_lines_have_their_time_of_arrival(tmp_path: Path) -> None:
 def test_failing_command_is_not_measured(tmp_path: Path) -> None:
     with pytest.raises(CommandFailedError, match=r"ended with 3:\nbad"):
         watch([sys.executable, "-c", "print('bad'); raise SystemExit(3)"], os.environ, tmp_path)
+
+
+@pytest.mark.slow
+def test_serving_benchmark_has_all_columns() -> None:
+    rows = rows_of("serving")
+    assert [row["model, clients"] for row in rows] == ["resnet18, 1", "resnet18, 8", "MiniLM, 1", "MiniLM, 8"]
+    for row in rows:
+        assert all(NUMBER.match(row[name]) for name in ("handler, requests/s", "server, requests/s"))
+        assert NUMBER.match(row["server / handler"])
+        assert len(row["CPU, ms per request"].split(", ")) == 2

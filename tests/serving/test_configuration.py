@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -64,3 +65,17 @@ def test_body_limit_depends_on_the_job(environment: dict[str, str], body_bytes: 
 def test_invalid_values_are_named(name: str, value: str) -> None:
     with pytest.raises(UserError, match=f"{name}='{value}' is "):
         read(**{name: value})
+
+
+def test_page_documents_all_variables_and_their_defaults() -> None:
+    root = Path(__file__).resolve().parents[2]
+    page = (root / "docs" / "serving.md").read_text(encoding="utf-8")
+    code = (root / "src" / "finetune" / "serving" / "configuration.py").read_text(encoding="utf-8")
+    variables = r"\b(?:SAGEMAKER|FINETUNE)_[A-Z_]+[A-Z]\b|\bMAX_CONTENT_LENGTH\b"
+    assert set(re.findall(variables, page)) == set(re.findall(variables, code))
+    defaults = dict(re.findall(r"^\| `(\w+)` \| `?([\w/]+)`? ?\w* \|", page, re.MULTILINE))
+    assert defaults["SAGEMAKER_BIND_TO_PORT"] == str(read().port)
+    assert defaults["FINETUNE_MAX_BATCH"] == str(read().max_batch)
+    assert defaults["FINETUNE_MAX_DELAY_MS"] == f"{1000 * read().max_delay_seconds:.0f}"
+    assert defaults["FINETUNE_MAX_REQUESTS"] == str(read().max_requests)
+    assert defaults["SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT"] == read().default_accept

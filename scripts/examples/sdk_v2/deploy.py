@@ -3,7 +3,8 @@ r"""Deploys a model to an endpoint, in AWS's own PyTorch inference image: the ar
     scripts/example sdk_v2/deploy --image IMAGE --role ROLE --model s3://bucket/jobs/JOB/output/model.tar.gz \
         --instance-type ml.c5.large --output s3://bucket/jobs
 
-The training image cannot serve models, and local mode would need AWS's image from AWS's registry.
+`estimator.deploy` serves the model with the training image instead (docs/serving.md). Local mode would need AWS's image
+from AWS's registry.
 """
 
 from __future__ import annotations
