@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -113,21 +113,21 @@ class Sent:
 
 def client_loop(port: int, body: bytes, sent: list[Sent]) -> None:
     """Send requests on persistent connections until the server refuses one."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-    while True:
-        try:
-            connection.request("POST", "/invocations", body, {"Content-Type": "image/png"})
-        except OSError:
-            return
-        when, status = time.monotonic(), 0
-        try:
-            answer = connection.getresponse()
-            answer.read()
-            status = answer.status
-        except (OSError, http.client.HTTPException):
-            return
-        finally:
-            sent.append(Sent(when, status))
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
+        while True:
+            try:
+                connection.request("POST", "/invocations", body, {"Content-Type": "image/png"})
+            except OSError:
+                return
+            when, status = time.monotonic(), 0
+            try:
+                with connection.getresponse() as answer:
+                    answer.read()
+                    status = answer.status
+            except (OSError, http.client.HTTPException):
+                return
+            finally:
+                sent.append(Sent(when, status))
 
 
 @pytest.mark.parametrize("seed", range(KILLS))
