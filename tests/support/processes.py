@@ -42,7 +42,7 @@ def _run(
             "gloo", f"tcp://127.0.0.1:{port}", timedelta(seconds=120), rank=rank, world_size=size
         )
         try:
-            function(World(rank, size, rank), folder)
+            function(World(rank, size, rank, size), folder)
         finally:
             torch.distributed.destroy_process_group()
 

@@ -13,8 +13,28 @@ from finetune.distributed.world import World
 _T = TypeVar("_T")
 
 
+class _WorldShare:
+    """Place of this process among the processes of its host."""
+
+    __slots__ = ()
+    world: World
+
+    @property
+    def local_rank(self) -> int:
+        """Index of this process among the processes of this host."""
+        return self.world.local_rank
+
+    @property
+    def local_size(self) -> int:
+        """Number of processes of this host."""
+        return self.world.local_size
+
+    def _rank(self, local_rank: int) -> int:
+        return self.world.rank - self.world.local_rank + local_rank
+
+
 @dataclass(frozen=True, slots=True)
-class ShardsOfBatches:
+class ShardsOfBatches(_WorldShare):
     """The shards of this process in every batch, for training: one list of records per shard, possibly empty.
 
     Attributes:
@@ -30,17 +50,48 @@ class ShardsOfBatches:
     @property
     def shards(self) -> range:
         """The shards of this process."""
-        return shards_of_rank(self.virtual_devices, self.world.size, self.world.rank)
+        return self._shards_of(self.local_rank)
+
+    def of_host(self) -> ShardsOfBatches:
+        """Return the shards of this process in batches of this host, which are divided among its processes alone."""
+        host = [self._shards_of(local_rank) for local_rank in range(self.local_size)]
+        return ShardsOfHostBatches(self.virtual_devices, self.world, self.minimum, range(host[0].start, host[-1].stop))
 
     def select(self, batches: Iterable[Sequence[_T]]) -> Iterator[Sequence[_T]]:
         """Yield the records of each of the own shards of each batch."""
         for records in batches:
             for shard in self.shards:
-                yield records[rows_of_shard(len(records), self.virtual_devices, shard, self.minimum)]
+                yield records[self._slice(len(records), shard)]
+
+    def rows(self, number: int, identities: Sequence[int], local_rank: int) -> list[Sequence[int]]:
+        """Return the rows of each shard of a process of this host."""
+        del number
+        count = len(identities)
+        return [range(count)[self._slice(count, shard)] for shard in self._shards_of(local_rank)]
+
+    def _shards_of(self, local_rank: int) -> range:
+        return shards_of_rank(self.virtual_devices, self.world.size, self._rank(local_rank))
+
+    def _slice(self, records: int, shard: int) -> slice:
+        return rows_of_shard(records, self.virtual_devices, shard, self.minimum)
 
 
 @dataclass(frozen=True, slots=True)
-class EveryNthBatch:
+class ShardsOfHostBatches(ShardsOfBatches):
+    """The shards of this process in every batch of this host.
+
+    Attributes:
+        host_shards: The shards of this host.
+    """
+
+    host_shards: range = range(1)
+
+    def _slice(self, records: int, shard: int) -> slice:
+        return rows_of_shard(records, len(self.host_shards), shard - self.host_shards.start, self.minimum)
+
+
+@dataclass(frozen=True, slots=True)
+class EveryNthBatch(_WorldShare):
     """Whole batches, dealt to the processes in turn, for evaluation.
 
     Attributes:
@@ -49,6 +100,42 @@ class EveryNthBatch:
 
     world: World
 
+    def of_host(self) -> EveryNthBatch:
+        """Return the batches of this process, if those of this host are dealt to its processes alone."""
+        return EveryNthBatch(World(self.local_rank, self.local_size, self.local_rank, self.local_size))
+
     def select(self, batches: Iterable[Sequence[_T]]) -> Iterator[Sequence[_T]]:
         """Yield the batches of this process."""
         return islice(batches, self.world.rank, None, self.world.size)
+
+    def rows(self, number: int, identities: Sequence[int], local_rank: int) -> list[Sequence[int]]:
+        """Return all rows of a batch for one of the processes, and none for the others."""
+        return [range(len(identities))] if number % self.world.size == self._rank(local_rank) else []
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicatedBatches(_WorldShare):
+    """Whole batches, the same ones in all processes.
+
+    Attributes:
+        world: The processes of the job.
+    """
+
+    world: World
+
+    def of_host(self) -> ReplicatedBatches:
+        """Fail: records of other hosts cannot be replicated.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise ValueError("hosts that have their own records cannot all prepare the same batches")
+
+    def select(self, batches: Iterable[Sequence[_T]]) -> Iterator[Sequence[_T]]:
+        """Yield every batch."""
+        return iter(batches)
+
+    def rows(self, number: int, identities: Sequence[int], local_rank: int) -> list[Sequence[int]]:
+        """Return all rows."""
+        del number, local_rank
+        return [range(len(identities))]

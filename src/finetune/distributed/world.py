@@ -32,6 +32,8 @@ class World:
         size: Number of processes of the job.
         local_rank: Index of this process among the processes of its host, and of its device.
         local_size: Number of processes of the job on this host.
+        host: Index of this host among the hosts of the job.
+        hosts: Number of hosts of the job.
         group: Process group of exactly these processes; `None` for all processes that the launcher started.
     """
 
@@ -39,6 +41,8 @@ class World:
     size: int = 1
     local_rank: int = 0
     local_size: int = 1
+    host: int = 0
+    hosts: int = 1
     group: ProcessGroup | None = None
 
     def __post_init__(self) -> None:
@@ -122,6 +126,15 @@ class World:
             torch.distributed.all_gather_object(values, value, group=self.group)
         return values
 
+    def gather_from_hosts(self, value: _T) -> list[_T]:
+        """Return the value of the first process of each host, by host; those of the others are ignored.
+
+        Raises:
+            ProcessLostError: Another process has ended.
+        """
+        sent = self.all_gather(None if self.local_rank else (value,))
+        return [received[0] for received in sent if received is not None]
+
     def broadcast(self, value: _T) -> _T:
         """Return the value of the main process; those of the others are ignored.
 
@@ -148,7 +161,8 @@ class World:
         if self.rank >= size:
             return None
         local_size = min(self.local_size, self.local_rank + size - self.rank)
-        return replace(self, size=size, local_size=local_size, group=group)
+        hosts = -(-size // self.local_size)
+        return replace(self, size=size, local_size=local_size, hosts=hosts, group=group)
 
 
 @contextmanager

@@ -70,7 +70,7 @@ class FeatureBatches:
             DataError: more records are bad than `max_bad_records` allows.
         """
         view = epoch % self._views
-        shares = share.select(self._batches.positions(epoch, first))
+        shares = self._batches.share_of(share).select(self._batches.positions(epoch, first))
         lists = [np.asarray(positions, np.int64) for positions in shares]
         self._uncached.clear()
         with closing(self._compute(lists, view)) as chunks:

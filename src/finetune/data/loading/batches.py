@@ -88,6 +88,19 @@ class BatchSource(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class HostShard:
+    """The part of a dataset that this host has, if its records are distributed over several hosts.
+
+    Attributes:
+        positions: positions of the records of this host.
+        batches: number of batches per epoch of the host that has the most.
+    """
+
+    positions: range
+    batches: int
+
+
+@dataclass(frozen=True, slots=True)
 class BatchOptions:
     """Options for building the batches of a dataset.
 
@@ -100,6 +113,7 @@ class BatchOptions:
         pin_memory: put batches in pinned memory; no effect without a GPU.
         max_workers: maximum number of threads when batches are late.
         length: returns the length of an example given its content (0 if it is bad), to group batches by length.
+        host: the part of this host, from which all batches are made; `None` if every host has all records.
     """
 
     batch_size: int
@@ -110,6 +124,7 @@ class BatchOptions:
     pin_memory: bool
     max_workers: int = 0
     length: Callable[[Content], int] | None = None
+    host: HostShard | None = None
 
     def randomness(self, epoch: int, key: str) -> random.Random | None:
         """Return the random numbers for augmenting a record in an epoch; `None` without augmentation."""
@@ -154,7 +169,8 @@ class Batches:
         self.dataset = dataset
         self._options = options
         self._bad_records = bad_records
-        self._bounds = batch_bounds(len(dataset), options.batch_size)
+        self._positions = range(len(dataset)) if options.host is None else options.host.positions
+        self._bounds = batch_bounds(len(self._positions), options.batch_size)
         self._pins = options.pin_memory and torch.cuda.is_available()
         self.prefetcher = Prefetcher(options.workers, options.max_workers)
         self._example_factory: ExampleFactory = UncachedExamples(dataset.transform)
@@ -167,8 +183,13 @@ class Batches:
             )
 
     def __len__(self) -> int:
-        """Number of batches in an epoch."""
-        return len(self._bounds)
+        """Number of batches in an epoch; of the host that has the most, if hosts differ."""
+        return len(self._bounds) if self._options.host is None else self._options.host.batches
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether every host has its own records."""
+        return self._options.host is not None
 
     @property
     def is_augmented(self) -> bool:
@@ -220,8 +241,9 @@ class Batches:
 
     def sample_records(self, positions: Sequence[int], limit: int) -> list[tuple[int, Record]]:
         """Return records spread evenly over `positions`, each with its index in `positions`."""
-        count = len(positions)
-        rows = sorted({round(index * (count - 1) / max(1, limit - 1)) for index in range(min(count, limit))})
+        readable = [row for row, position in enumerate(positions) if position in self._positions]
+        count = len(readable)
+        rows = sorted({readable[round(i * (count - 1) / max(1, limit - 1))] for i in range(min(count, limit))})
         return [(row, self.dataset.reader.read(self.dataset.indices[int(positions[row])])) for row in rows]
 
     def iterate(self, epoch: int, first: int = 0, share: Share = WHOLE_BATCHES) -> Generator[Batch, None, None]:
@@ -232,12 +254,17 @@ class Batches:
         Raises:
             DataError: more records are bad than `bad_records` allows, or all records of a class are.
         """
-        yield from self.prepare(share.select(self.positions(epoch, first)), epoch)
+        yield from self.prepare(self.share_of(share).select(self.positions(epoch, first)), epoch)
+
+    def share_of(self, share: Share) -> Share:
+        """Return the share of this process in the batches of `positions`."""
+        return share.of_host() if self.is_sharded else share
 
     def positions(self, epoch: int, first: int = 0) -> Generator[list[int], None, None]:
-        """Yield the record positions of each batch of an epoch, starting at batch `first`."""
-        count = len(self.dataset)
+        """Yield the record positions of each batch of an epoch, starting at batch `first`; of this host's batches."""
+        count = len(self._positions)
         order = epoch_order(count, self._options.seed, epoch) if self._options.shuffle else np.arange(count)
+        order = order + self._positions.start
         if self._by_length is None:
             for start, stop in self._bounds[first:]:
                 yield order[start:stop].tolist()
