@@ -28,7 +28,7 @@ from finetune.training.inputs import InputProvider
 from finetune.training.losses import Loss, balanced_class_weights
 from finetune.training.optim import Schedule, build_optimizer
 from finetune.training.probe import GuardedProbe, NoProbe, Probe
-from finetune.training.state import BestEpoch, EpochMetrics, EpochTotals, Stateful, TrainingState
+from finetune.training.state import BestEpoch, EpochMetrics, EpochTotals, Stateful, StreamState, TrainingState
 from finetune.training.step import TrainStep, trains_batch_norm
 from finetune.training.trainable_state import OptimizerState, TrainableWeights
 from finetune.training.trainer import EarlyStopping, JobBadRecords, Training, steps_per_epoch
@@ -94,7 +94,7 @@ def build_training(  # noqa: PLR0913  # by keyword
 
 
 def build_state(
-    training: Training, *, bad_records: Stateful, account: Stateful, stream: Stateful, findings: Stateful
+    training: Training, *, bad_records: Stateful, account: Stateful, stream: StreamState, findings: Stateful
 ) -> TrainingState:
     """Build the initial state of a training, with the state that the surrounding job saves along with it.
 

@@ -35,12 +35,14 @@ class PhaseInputs:
         single_threaded: Whether that part is so small that a single CPU thread is fastest.
         replicated: Whether every process trains that part on whole batches, as the time to exchange gradients would
             exceed that of a step. The result is that of a single process.
+        in_lockstep: Whether such processes have to agree before every step, since they exchange parts of the batches.
     """
 
     source: Source
     forward: Callable[[Mapping[str, Tensor]], Outputs]
     single_threaded: bool = False
     replicated: bool = False
+    in_lockstep: bool = False
 
 
 class InputProvider(Protocol):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import ClassVar, Protocol
 
@@ -28,6 +28,31 @@ class Stateful(Protocol):
 
     def load_state_dict(self, state: State, /) -> object:
         """Restore the result of `state_dict`."""
+        ...
+
+
+class StreamState(Stateful, Protocol):
+    """Position in a stream."""
+
+    @property
+    def mark(self) -> tuple[int, int]:
+        """Number and checksum of the records used in the epoch, in order."""
+        ...
+
+    def compare(self, marks: Sequence[tuple[int, int]]) -> None:
+        """Compare the marks of all hosts, or keep them.
+
+        Raises:
+            DataError: The hosts do not read the same records in the same order, although they should.
+        """
+        ...
+
+    def begin_step(self) -> None:
+        """Remember the position before the records of an optimizer step."""
+        ...
+
+    def undo_step(self) -> None:
+        """Return to the position before the records of a step that is not done."""
         ...
 
 
@@ -214,13 +239,28 @@ class History:
 
 @dataclass(frozen=True, slots=True)
 class NullState:
-    """Null object for an absent stateful component."""
+    """Null object for an absent stateful component.
+
+    Attributes:
+        mark: Always zeros.
+    """
+
+    mark: ClassVar[tuple[int, int]] = (0, 0)
+
+    def compare(self, marks: Sequence[tuple[int, int]]) -> None:
+        """Do nothing."""
 
     def state_dict(self) -> State:
         """Return an empty state."""
         return {}
 
     def load_state_dict(self, state: State, /) -> None:
+        """Do nothing."""
+
+    def begin_step(self) -> None:
+        """Do nothing."""
+
+    def undo_step(self) -> None:
         """Do nothing."""
 
 
@@ -243,7 +283,7 @@ class TrainingState:
     best: BestEpoch
     bad_records: Stateful
     account: Stateful
-    stream: Stateful
+    stream: StreamState
     findings: Stateful
     probe: Stateful
     progress: Progress = field(default_factory=Progress)

@@ -10,7 +10,7 @@ from torch import Tensor
 from finetune.data.loading.batches import Batch
 from finetune.data.loading.shares import WHOLE_BATCHES, Share
 from finetune.distributed.data_parallel import DataParallel, Order
-from finetune.distributed.shares import ShardsOfBatches
+from finetune.distributed.shares import ReplicatedBatches, ShardsOfBatches
 from finetune.distributed.virtual_devices import VirtualDevices
 from finetune.distributed.world import World
 from finetune.models.backbone import Outputs
@@ -27,10 +27,29 @@ class Agreement(NamedTuple):
     Attributes:
         stop: Whether any process is to stop, so that all of them stop before this step.
         bad_records: Number of bad records found since the last agreement, over all processes.
+        ended: Whether no process has batches left. Hosts with fewer records than others take part in the remaining
+            steps without records.
+        marks: Position of each host in its stream; none if the processes did not exchange them.
     """
 
     stop: bool
     bad_records: int
+    ended: bool
+    marks: tuple[tuple[int, int], ...] = ()
+
+
+class Situation(NamedTuple):
+    """What a process tells the others before each step.
+
+    Attributes:
+        interrupted: Whether this process is to stop.
+        bad_records: Number of bad records that only this process knows.
+        mark: Number and checksum of the records of a stream that this host has read; zeros without a stream.
+    """
+
+    interrupted: bool
+    bad_records: int
+    mark: tuple[int, int] = (0, 0)
 
 
 class Steps(Protocol):
@@ -46,14 +65,13 @@ class Steps(Protocol):
         """Number of batches, or of their shards in this process, per step."""
         ...
 
-    def agree(self, group: Sequence[Batch], step: int, *, interrupted: bool, bad_records: int) -> Agreement:
+    def agree(self, group: Sequence[Batch], step: int, own: Situation) -> Agreement:
         """Agree with the other processes; called by all of them before each step and at the end of an epoch.
 
         Args:
             group: Batches of the step; none at the end of the epoch, or if this process is interrupted.
             step: Number of the step in the job.
-            interrupted: Whether this process is to stop.
-            bad_records: Number of bad records that only this process knows.
+            own: Situation of this process.
 
         Raises:
             ProcessLostError: Another process has ended.
@@ -72,23 +90,34 @@ class Steps(Protocol):
 class WholeSteps:
     """Steps on whole batches; several processes all compute the same."""
 
-    def __init__(self, stepper: TrainStep, forward: Forward, world: World, accumulation: int) -> None:
-        """Initialize for the part of the model that the batches enter, and `accumulation` batches per step."""
-        self.share: Share = WHOLE_BATCHES
+    def __init__(
+        self, stepper: TrainStep, forward: Forward, world: World, accumulation: int, *, in_lockstep: bool = False
+    ) -> None:
+        """Initialize for the part of the model that the batches enter.
+
+        Args:
+            stepper: The step.
+            forward: The part of the model that the batches enter.
+            world: The processes of the job.
+            accumulation: Batches per step.
+            in_lockstep: Whether the processes agree before every step, since their batches come from exchanges.
+        """
+        self.share: Share = WHOLE_BATCHES if world.size == 1 else ReplicatedBatches(world)
         self.batches_per_step = accumulation
         self._stepper = stepper
         self._forward = forward
         self._world = world
+        self._period = 1 if in_lockstep else _AGREEMENT_STEPS
 
-    def agree(self, group: Sequence[Batch], step: int, *, interrupted: bool, bad_records: int) -> Agreement:
+    def agree(self, group: Sequence[Batch], step: int, own: Situation) -> Agreement:
         """Agree in some of the steps.
 
-        Processes need not stop at the same step, since the state of the main process is the one that is saved.
+        Processes whose batches do not come from exchanges need not stop at the same step, since the state of the main
+        process is the one that is saved.
         """
-        if group and not interrupted and step % _AGREEMENT_STEPS:
-            return Agreement(stop=False, bad_records=0)
-        stopping, bad = self._world.sum_integers([int(interrupted), bad_records])
-        return Agreement(stopping > 0, bad)
+        if group and not own.interrupted and step % self._period:
+            return Agreement(stop=False, bad_records=0, ended=False)
+        return _agree(self._world, group, own, [])[0]
 
     def run(self, group: Sequence[Batch], step: int, totals: EpochTotals) -> Tensor:
         """Update the model."""
@@ -131,14 +160,14 @@ class ShardedSteps:
             stepper.backbone.module, forward, devices.count, world, order=order
         )
 
-    def agree(self, group: Sequence[Batch], step: int, *, interrupted: bool, bad_records: int) -> Agreement:
+    def agree(self, group: Sequence[Batch], step: int, own: Situation) -> Agreement:
         """Agree, and exchange the number of records of every shard."""
         del step
         counts = [0] * len(self._records)
         for shard, batches in self._by_shard(group).items():
             counts[shard] = sum(len(batch.targets) for batch in self._stepper.trained_batches(batches))
-        stopping, bad, *self._records = self._world.sum_integers([int(interrupted), bad_records, *counts])
-        return Agreement(stopping > 0, bad)
+        agreement, self._records = _agree(self._world, group, own, counts)
+        return agreement
 
     def run(self, group: Sequence[Batch], step: int, totals: EpochTotals) -> Tensor:
         """Update the model."""
@@ -151,3 +180,16 @@ class ShardedSteps:
     def _by_shard(self, group: Sequence[Batch]) -> dict[int, list[Batch]]:
         count = len(self._shards)
         return {shard: list(group[index::count]) for index, shard in enumerate(self._shards)}
+
+
+def _agree(world: World, group: Sequence[Batch], own: Situation, counts: list[int]) -> tuple[Agreement, list[int]]:
+    """Exchange the situations of all processes, and the sums of counts, in one message."""
+    marks = [0] * (2 * world.hosts if world.hosts > 1 else 0)
+    if marks and not world.local_rank:
+        marks[2 * world.host : 2 * world.host + 2] = own.mark
+    stopping, bad, groups, *sums = world.sum_integers(
+        [int(own.interrupted), own.bad_records, int(bool(group)), *marks, *counts]
+    )
+    summed = sums[: len(marks)]
+    agreement = Agreement(stopping > 0, bad, not groups, tuple(zip(summed[::2], summed[1::2], strict=True)))
+    return agreement, sums[len(marks) :]

@@ -22,7 +22,7 @@ from finetune.training.observers.base import Observer
 from finetune.training.optim import Schedule, set_learning_rates
 from finetune.training.state import EpochMetrics, TrainingState
 from finetune.training.step import TrainStep
-from finetune.training.steps import ShardedSteps, Steps, WholeSteps
+from finetune.training.steps import ShardedSteps, Situation, Steps, WholeSteps
 
 
 class Checkpoints(Protocol):
@@ -180,16 +180,18 @@ def _train_epoch(training: Training, state: TrainingState, observer: Observer, c
     ):
         groups = timing.measure_waiting(_grouped(batches, steps.batches_per_step))
         while True:
+            state.stream.begin_step()
             group, interrupted = _next_group(groups, training.interrupted)
+            own = Situation(interrupted, training.bad_records.unshared, state.stream.mark)
             with timing.host("exchange"):
-                agreement = steps.agree(
-                    group, progress.step, interrupted=interrupted, bad_records=training.bad_records.unshared
-                )
+                agreement = steps.agree(group, progress.step, own)
             if agreement.bad_records:
                 training.bad_records.share(training.world)
             if agreement.stop:
+                state.stream.undo_step()
                 return False
-            if not group:
+            state.stream.compare(agreement.marks)
+            if agreement.ended:
                 return True
             set_learning_rates(training.stepper.optimizer, training.schedule(progress.step))
             loss = steps.run(group, progress.step, state.totals)
@@ -204,7 +206,7 @@ def _train_epoch(training: Training, state: TrainingState, observer: Observer, c
 def _steps_of_phase(training: Training, inputs: PhaseInputs) -> Steps:
     stepper, world, accumulation = training.stepper, training.world, training.accumulation
     if training.devices.count == 1 or inputs.replicated:
-        return WholeSteps(stepper, inputs.forward, world, accumulation)
+        return WholeSteps(stepper, inputs.forward, world, accumulation, in_lockstep=inputs.in_lockstep)
     return ShardedSteps(stepper, inputs.forward, world, accumulation, training.devices, training.order)
 
 

@@ -15,6 +15,7 @@ from finetune.data.formats.record_codecs import ExampleCodec
 from finetune.data.loading.order import batch_bounds
 from finetune.data.pipe.shuffle import StreamPosition, batch_records, shuffle_records
 from finetune.data.pipe.source import StreamRecord, record_identity
+from finetune.errors import DataError
 
 CODEC = ExampleCodec(DecodeOptions("image-classification", parse_hyperparameters({}).data))
 
@@ -124,3 +125,39 @@ def test_changed_order_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, logger="finetune"):
         list(position.skip_used(numbered(5)[::-1], "train"))
     assert "the record order differs" in caplog.text
+
+
+def test_hosts_with_the_same_stream_must_read_the_same_records() -> None:
+    position = StreamPosition("train")
+    position.begin(2)
+    position.compare([(5, 77), (5, 77)])
+    with pytest.raises(DataError, match=r"channel 'train', epoch 3: the hosts received different records"):
+        position.compare([(5, 77), (5, 78)])
+
+
+def test_hosts_with_their_own_records_resume_at_their_own_positions() -> None:
+    """The first host stores the positions of all hosts; only its own has identities."""
+    streams = numbered(20), records([b"other %d" % number for number in range(20)])
+    positions = [StreamPosition("train", host) for host in range(2)]
+    for position, stream, used in zip(positions, streams, (6, 4), strict=True):
+        position.begin(0)
+        position.use(identities_of(stream[:used]))
+    positions[0].ended = True
+    for position in positions:
+        position.compare([position.mark for position in positions])
+    for host, used in enumerate((6, 4)):
+        again = StreamPosition("train", host)
+        again.load_state_dict(positions[0].state_dict())
+        assert again.mark == positions[host].mark
+        assert again.ended == (host == 0)
+        remaining = list(again.skip_used(streams[host], "train"))
+        assert remaining == streams[host][used:]
+        again.use(identities_of(remaining))
+        assert again.used == 20
+
+
+@pytest.mark.parametrize("hosts", [None, [1], [[1]], [[1, "2"]], [[1.0, 2]]])
+def test_invalid_positions_of_hosts_are_refused(hosts: object) -> None:
+    position = StreamPosition("train", 0)
+    with pytest.raises(ValueError, match="invalid stream positions of the hosts"):
+        position.load_state_dict({**position.state_dict(), "hosts": hosts})

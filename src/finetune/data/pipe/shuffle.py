@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Any
 
 import google_crc32c
@@ -13,6 +13,7 @@ import torch
 
 from finetune.data.loading.order import batch_bounds
 from finetune.data.pipe.source import StreamRecord
+from finetune.errors import DataError
 
 _log = logging.getLogger(__name__)
 
@@ -70,17 +71,57 @@ class StreamPosition:
         ended: whether the epoch has ended.
     """
 
-    def __init__(self) -> None:
-        """Start before the first epoch."""
+    def __init__(self, channel: str = "train", host: int | None = None) -> None:
+        """Start before the first epoch.
+
+        Args:
+            channel: name of the channel.
+            host: index of this host, if the hosts have their own records.
+        """
+        self._channel = channel
+        self._host = host
+        self._hosts: list[tuple[int, int]] = []
+        self._only_counted = False
         self.epoch = 0
         self.used = 0
         self.ended = False
         self._hash = 0
         self._identities = np.empty(0, np.int64)
+        self._before_step = (0, 0)
+
+    @property
+    def mark(self) -> tuple[int, int]:
+        """Number of records used, and a rolling checksum of their identities in order, 32 bits."""
+        return self.used, self._hash
+
+    def compare(self, marks: Sequence[tuple[int, int]]) -> None:
+        """Compare the marks of all hosts if they read the same stream, else keep them for checkpoints.
+
+        Raises:
+            DataError: hosts that read the same stream have read different records, or another order.
+        """
+        if self._host is not None:
+            self._hosts = list(marks)
+        elif len(set(marks)) > 1:
+            raise DataError(
+                f"channel {self._channel!r}, epoch {self.epoch + 1}: the hosts received different records, or in"
+                " another order, although the channel is replicated; remove its ShuffleConfig, and check that its"
+                " objects do not change"
+            )
+
+    def begin_step(self) -> None:
+        """Remember the position before the records of an optimizer step."""
+        self._before_step = self.mark
+
+    def undo_step(self) -> None:
+        """Return to the position before the records of a step that is not done."""
+        self.used, self._hash = self._before_step
 
     def begin(self, epoch: int) -> None:
         """Reset to the start of an epoch."""
         self.epoch, self.used, self.ended, self._hash = epoch, 0, False, 0
+        self._before_step = (0, 0)
+        self._hosts, self._only_counted = [], False
 
     def use(self, identities: Iterable[int]) -> None:
         """Count records as used, in order."""
@@ -102,7 +143,7 @@ class StreamPosition:
         If the order has changed, each used record is skipped where it occurs.
         """
         unskipped = Counter(self._identities[: min(self.used, MAX_IDENTITIES)].tolist())
-        only_counted = self.used > MAX_IDENTITIES
+        only_counted = self.used > MAX_IDENTITIES or self._only_counted
         skipped = checksum = 0
         has_warned = False
         for record in records:
@@ -132,7 +173,7 @@ class StreamPosition:
     def state_dict(self) -> dict[str, Any]:
         """Return the state: numbers, and an int64 tensor `[used]`, or shorter if not all identities are kept."""
         identities = self._identities[: min(self.used, MAX_IDENTITIES)]
-        return {
+        state = {
             "epoch": self.epoch,
             "used": self.used,
             "ended": self.ended,
@@ -140,6 +181,8 @@ class StreamPosition:
             # An empty array becomes a tensor with stride 0, which cannot be saved.
             "identities": torch.from_numpy(identities) if len(identities) else torch.empty(0, dtype=torch.int64),
         }
+        # Of other hosts with their own records, only the number is stored, and a checksum to check the order.
+        return state if self._host is None else state | {"hosts": [list(mark) for mark in self._hosts]}
 
     def load_state_dict(self, state: dict[str, Any], /) -> None:
         """Restore the state returned by `state_dict`.
@@ -158,6 +201,24 @@ class StreamPosition:
             raise ValueError(f"invalid stream position: {used} used records, but not as many identities")
         self.epoch, self.used, self.ended, self._hash = epoch, used, bool(state["ended"]), checksum
         self._identities = identities.numpy().copy()
+        if self._host is not None:
+            self._load_host(state["hosts"])
+
+    def _load_host(self, marks: object) -> None:
+        """Restore the position of this host, if the state is that of the first host.
+
+        Raises:
+            ValueError: the state has an invalid format.
+        """
+        if not isinstance(marks, list) or not all(
+            isinstance(mark, list) and len(mark) == 2 and all(type(number) is int for number in mark) for mark in marks
+        ):
+            raise ValueError("invalid stream positions of the hosts")
+        self._hosts = [(used, checksum) for used, checksum in marks]
+        if self._host:
+            self.used, self._hash = self._hosts[self._host] if self._host < len(marks) else (0, 0)
+            self._identities = np.zeros(min(self.used, MAX_IDENTITIES), np.int64)
+            self._only_counted, self.ended = True, False
 
 
 def _random_integers(seed: int, epoch: int) -> Iterator[int]:
