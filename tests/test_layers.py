@@ -43,7 +43,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "strategies",
         "tasks",
     },
-    "features": {"config", "runtime", "checkpoint", "data", "models", "strategies", "training"},
+    "features": {"config", "runtime", "distributed", "checkpoint", "data", "models", "strategies", "training"},
     "export": {"config", "runtime", "models"},
     "serving": {"config", "sagemaker", "runtime", "models", "export"},
     "job": {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import struct
+import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import closing
@@ -19,6 +20,8 @@ from finetune.data.formats.codec import StreamLayout
 from finetune.data.formats.named_fields import DecodeOptions
 from finetune.data.labels import LabelMap
 from finetune.data.loading.batches import Batch, BatchOptions
+from finetune.data.loading.shares import WHOLE_BATCHES, Share
+from finetune.data.pipe.batch_shares import StreamSharing
 from finetune.data.pipe.batches import StreamBatches, StreamData
 from finetune.data.pipe.fifo import PipeOptions
 from finetune.data.pipe.source import StreamSource
@@ -51,16 +54,26 @@ def stream_of(*, damaged: frozenset[int] = frozenset(), alike: int = 0) -> bytes
     return b"".join(records)
 
 
-def batches(folder: Path, stream: bytes, epochs: int, *, augment: bool, allowed: int = 0) -> StreamBatches:
-    folder.mkdir()
-    fill(folder, stream, epochs)
-    limits = PipeOptions("train", folder, folder / "state", 10.0, lambda: False)
+def batches(
+    folder: Path,
+    stream: bytes,
+    epochs: int,
+    *,
+    augment: bool,
+    allowed: int = 0,
+    sharing: StreamSharing | None = None,
+    stop: threading.Event | None = None,
+) -> StreamBatches:
+    if stream:
+        folder.mkdir()
+        fill(folder, stream, epochs)
+    limits = PipeOptions("train", folder, folder / "state", 60.0, stop.is_set if stop else lambda: False)
     decode_options = DecodeOptions("image-classification", parse_hyperparameters({}).data)
     source = StreamSource(limits, StreamLayout("train", "recordio"), decode_options)
     transform = ImageTransform(ImageGeometry(SIDE, SIDE, "bilinear"), "basic")
     data = StreamData(source, LabelMap(NAMES, multi_label=False), transform, COUNT, None, buffer=5)
     options = BatchOptions(4, seed=3, shuffle=True, augment=augment, workers=2, pin_memory=False)
-    return StreamBatches(data, options, BadRecords("train", allowed))
+    return StreamBatches(data, options, BadRecords("train", allowed), sharing)
 
 
 class CountingSplit:
@@ -95,21 +108,26 @@ def features(
     augment: bool = False,
     stream: bytes | None = None,
     concurrency: int = 1,
+    sharing: StreamSharing | None = None,
+    stop: threading.Event | None = None,
 ) -> tuple[FeatureStream, StreamBatches, CountingSplit]:
     split = CountingSplit()
     extractor = FeatureExtractor(split, 6, 1, CPU, contextlib.nullcontext, concurrency)
-    source = batches(folder, stream_of() if stream is None else stream, 5, augment=augment, allowed=9)
+    content = stream_of() if stream is None else stream
+    source = batches(folder, content, 5, augment=augment, allowed=9, sharing=sharing, stop=stop)
     return FeatureStream(source, extractor, views, limits, count), source, split
 
 
-def epochs(source: FeatureStream, count: int = 3) -> Iterator[tuple[int, Batch]]:
-    return ((epoch, batch) for epoch in range(count) for batch in source.iterate(epoch))
+def epochs(source: FeatureStream, count: int = 3, share: Share = WHOLE_BATCHES) -> Iterator[tuple[int, Batch]]:
+    return ((epoch, batch) for epoch in range(count) for batch in source.iterate(epoch, 0, share))
 
 
-def bits(source: FeatureStream) -> list[tuple[int, bytes, list[int], tuple[int, ...]]]:
+def bits(
+    source: FeatureStream, share: Share = WHOLE_BATCHES, count: int = 3
+) -> list[tuple[int, bytes, list[int], tuple[int, ...]]]:
     return [
         (epoch, batch.inputs["activation"].detach().numpy().tobytes(), batch.targets.tolist(), batch.positions)
-        for epoch, batch in epochs(source)
+        for epoch, batch in epochs(source, count, share)
     ]
 
 

@@ -182,11 +182,15 @@ class CachedInputProvider:
             source = FeatureStream(batches, extractor, views, limits, count + count // _RESERVE_DIVISOR)
         elif isinstance(batches, Batches):
             source = FeatureBatches(batches, extractor, views, limits)
-            if share:
+            if share and not batches.is_sharded:
                 self._load_warm_features(source, extractor, batches, views)
         else:
             raise TypeError(f"cannot compute features of {type(batches).__name__}")
-        return PhaseInputs(source, extractor.split.suffix, self._is_suffix_single_threaded())
+        # A stream is read once per host, so its features are exchanged.
+        is_exchanged = isinstance(batches, StreamBatches) and not batches.is_sharded and self._is_suffix_the_head()
+        return PhaseInputs(
+            source, extractor.split.suffix, self._is_suffix_single_threaded(), is_exchanged, in_lockstep=is_exchanged
+        )
 
     def _load_warm_features(
         self, features: FeatureBatches, extractor: FeatureExtractor, batches: Batches, views: int
@@ -201,11 +205,15 @@ class CachedInputProvider:
         """Return whether the suffix is the head alone, and small enough per batch for a single CPU thread."""
         backbone, spec = self._cache_plan.backbone, self._cache_plan.spec
         groups = backbone.layer_groups()
-        if self._cache_plan.numerics.device.type != "cpu" or self._split_index < len(groups) - 1:
+        if self._cache_plan.numerics.device.type != "cpu" or not self._is_suffix_the_head():
             return False
         parameters = dict(backbone.module.named_parameters())
         weights = sum(parameters[name].numel() for name in groups[-1].parameters)
         return weights * spec.optimization.batch_size <= _SINGLE_THREAD_MAX_MACS
+
+    def _is_suffix_the_head(self) -> bool:
+        """Return whether the suffix is the head alone."""
+        return self._split_index >= len(self._cache_plan.backbone.layer_groups()) - 1
 
 
 def _record_count(batches: BatchSource) -> int:

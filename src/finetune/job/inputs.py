@@ -12,13 +12,15 @@ from finetune.config.hyperparameters import DataSpec, JobSpec, ObserveSpec, Task
 from finetune.data.announced_labels import AnnouncedReader, read_label_file
 from finetune.data.labels import LabelMap, Origin, build_label_map, check_known_classes
 from finetune.data.loading.dataset import Subset
-from finetune.data.loading.split import stratified_split
 from finetune.data.readers.channel_files import some_of
+from finetune.data.readers.hosts_reader import readable_records
 from finetune.data.readers.open_channel import ChannelSource, open_channel
 from finetune.data.record import Reader
 from finetune.data.tables.columns import SharedColumns
+from finetune.distributed.world import World
 from finetune.errors import DataError, UserError
-from finetune.job.request import Request
+from finetune.job.request import RECORD_PURPOSES, Request
+from finetune.job.sharded_channels import check_hosts, check_world, read_all_hosts, split_together
 from finetune.job.streams import StreamPart, measure_streams, open_streams
 from finetune.tasks.create import create_task
 from finetune.tasks.task import Task
@@ -26,7 +28,6 @@ from finetune.tasks.thresholds import ThresholdTarget
 
 logger = logging.getLogger(__name__)
 
-_PURPOSES = ("train", "validation", "test")
 LABELS = "labels"
 """Name of the channel with the file of class names."""
 
@@ -101,20 +102,22 @@ def open_readers(sources: Mapping[str, ChannelSource], spec: DataSpec) -> dict[s
     """
     readers: dict[str, Reader] = {}
     shared = SharedColumns()
-    for name in _PURPOSES:
+    for name in RECORD_PURPOSES:
         if name in sources:
             readers[name] = open_channel(sources[name], spec, shared)
             spec = spec.model_copy(update={"task": readers[name].task})
     return readers
 
 
-def read_inputs(
+def read_inputs(  # noqa: PLR0913  # by keyword
     request: Request,
     readers: Mapping[str, Reader],
     task: TaskName,
     announced: LabelMap | None,
     evaluated: LabelMap | None,
+    *,
     stopped: Callable[[], bool],
+    world: World,
 ) -> Inputs:
     """Determine the label map, check every channel against it, and split off validation records if necessary.
 
@@ -125,6 +128,7 @@ def read_inputs(
         announced: classes of `announced_classes`.
         evaluated: classes of the model, if it is only evaluated.
         stopped: whether to end any wait for a pipe.
+        world: the processes of the job, which all call this.
 
     Raises:
         DataError: records or classes are inconsistent.
@@ -132,6 +136,7 @@ def read_inputs(
         JobStopped: the job was stopped.
     """
     spec = request.spec
+    check_world(request, world)
     if evaluated is not None:
         _check_evaluated_classes(request, announced, evaluated)
     origin: Origin = "network" if evaluated is not None else "announced" if announced is not None else "records"
@@ -139,12 +144,12 @@ def read_inputs(
     # Pipes number their classes in the announced order, which may be another one than that of the model.
     reordered = announced if labels is not None and announced != labels else None
     sources = open_streams(request, task, reordered, stopped)
-    readers = with_announced_classes(readers, announced)
+    readers = read_all_hosts(request, with_announced_classes(readers, announced), world)
     holds_out = spec.data.validation_fraction > 0 and "validation" not in {*sources, *readers}
     splits_stream = holds_out and "train" in sources
     streams = {purpose: StreamPart(source) for purpose, source in sources.items()}
     if "train" in sources or not readers:
-        labels, streams = measure_streams(sources, spec, labels, splits=splits_stream)
+        labels, streams = measure_streams(sources, spec, labels, world, splits=splits_stream)
     if labels is None:
         labels = build_label_map(
             next(iter(readers.values())), multi_label=spec.data.multi_label, num_classes=spec.data.num_classes
@@ -153,10 +158,11 @@ def read_inputs(
     parts = {name: Subset(reader, tuple(range(len(reader)))) for name, reader in readers.items()}
     splits_files = holds_out and "train" in readers and spec.strategy.trains
     if splits_files:
-        halves = stratified_split(readers["train"], spec.data.validation_fraction, spec.run.seed)
+        halves = split_together(readers["train"], spec.data.validation_fraction, spec.run.seed, world)
         parts["train"] = Subset(readers["train"], halves.train)
         parts["validation"] = Subset(readers["train"], halves.validation)
-    train, validation, test = (parts.get(name) for name in _PURPOSES)
+    check_hosts(request, parts)
+    train, validation, test = (parts.get(name) for name in RECORD_PURPOSES)
     is_split = splits_files or splits_stream
     inputs = Inputs(task, create_task(labels), labels, train, validation, test, is_split, streams)
     if spec.strategy.trains:
@@ -221,7 +227,9 @@ def _check_texts(readers: Mapping[str, Reader]) -> None:
         DataError: the channels differ.
     """
     counts = {
-        name: len(reader.read(0).content) for name, reader in readers.items() if reader.task == "text-classification"
+        name: len(reader.read(readable_records(reader).start).content)
+        for name, reader in readers.items()
+        if reader.task == "text-classification"
     }
     if len(set(counts.values())) > 1:
         text_counts = ", ".join(f"{name!r} has {count}" for name, count in counts.items())
@@ -278,7 +286,7 @@ def file_channels(request: Request, scratch: Path) -> dict[str, ChannelSource]:
             label_first=channels[name].label_size == 1,
             scratch=scratch,
         )
-        for name in _PURPOSES
+        for name in RECORD_PURPOSES
         if name in folders
     }
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -11,16 +11,20 @@ from finetune.config.hyperparameters import Augmentation, JobSpec
 from finetune.data.bad_records import BadRecords
 from finetune.data.loading.batches import Batches, BatchOptions, BatchSource
 from finetune.data.loading.dataset import Dataset, Subset
-from finetune.data.pipe.batches import StreamBatches, StreamData
+from finetune.data.loading.order import batch_bounds
+from finetune.data.pipe.batch_shares import StreamSharing
+from finetune.data.pipe.batches import StreamBatches, StreamData, StreamHost
 from finetune.data.record import Content, Reader
 from finetune.data.transforms.base import ImageTransform, Transform
 from finetune.data.transforms.image import ImageGeometry
 from finetune.data.transforms.text import TextTransform, TokenLimits
 from finetune.distributed.world import World
 from finetune.job.inputs import Inputs
+from finetune.job.sharded_channels import host_batch_size, with_host_shard
+from finetune.job.streams import StreamPart
 from finetune.models.backbone import Backbone, ImageInput, ModelInput, TextInput
 from finetune.runtime.threads import usable_cores
-from finetune.training.state import NullState, Stateful
+from finetune.training.state import NullState, StreamState
 from finetune.training.trainable_state import State
 
 PROBE_RECORDS = 4
@@ -83,9 +87,20 @@ class Loaders:
     bad_records: BadRecordCounts
     rebatch: Callable[[Reader], Batches] | None = None
 
-    def position(self) -> Stateful:
+    def position(self) -> StreamState:
         """Resumable position in the training stream; a null object without a stream."""
         return self.train.position if isinstance(self.train, StreamBatches) else NullState()
+
+    def compare_evaluated_streams(self, world: World) -> None:
+        """Check that all hosts have read the same records of the streams that they evaluate together.
+
+        Raises:
+            DataError: they have not.
+            ProcessLostError: another process has ended.
+        """
+        for batches in (self.validation, self.test):
+            if world.hosts > 1 and isinstance(batches, StreamBatches):
+                batches.position.compare(world.gather_from_hosts(batches.position.mark))
 
     def wait_seconds(self) -> float:
         """Seconds spent waiting for training and validation batches since the start."""
@@ -117,7 +132,12 @@ def worker_counts(requested: int | None, device: torch.device, cores: int) -> tu
 
 
 def build_loaders(
-    inputs: Inputs, backbone: Backbone, spec: JobSpec, device: torch.device, local_processes: int = 1
+    inputs: Inputs,
+    backbone: Backbone,
+    spec: JobSpec,
+    device: torch.device,
+    sharing: Mapping[str, StreamSharing],
+    world: World,
 ) -> Loaders:
     """Build the batches of every part in the model's input format; only training records are augmented.
 
@@ -126,7 +146,8 @@ def build_loaders(
         backbone: the model.
         spec: the hyperparameters.
         device: device of the model.
-        local_processes: number of processes of the job on this host, which share its cores.
+        sharing: how the processes of this host share each stream, by purpose.
+        world: processes of the job; those on this host share its cores.
     """
     channels = {part.reader.channel for part in inputs.parts().values()}
     channels |= {part.source.channel for part in inputs.streams.values()}
@@ -134,7 +155,7 @@ def build_loaders(
     for part in inputs.parts().values():
         for key, reason in part.reader.left_out:
             bad[part.reader.channel].note(key, reason)
-    workers, max_workers = worker_counts(spec.run.workers, device, max(1, usable_cores() // local_processes))
+    workers, max_workers = worker_counts(spec.run.workers, device, max(1, usable_cores() // world.local_size))
 
     expects, augmentation = backbone.expects, spec.data.augmentation
     transform = build_transform(expects, augmentation, _TOKEN_CACHE_BYTES)
@@ -155,17 +176,24 @@ def build_loaders(
         if part is None or not part.indices:
             return None
         dataset = Dataset(part.reader, part.indices, inputs.labels, transform)
-        return Batches(dataset, options(training=training), bad[part.reader.channel])
+        host_options = with_host_shard(options(training=training), part, divides=training)
+        return Batches(dataset, host_options, bad[part.reader.channel])
 
     def source(purpose: str, part: Subset | None, *, training: bool) -> BatchSource | None:
         stream = inputs.streams.get(purpose)
         if stream is None:
             return batches(part, training=training)
         stream_transform, buffer = build_transform(expects, augmentation), spec.data.shuffle_buffer
-        data = StreamData(
-            stream.source, inputs.labels, stream_transform, stream.count, stream.class_counts, buffer, stream.total
-        )
-        return StreamBatches(data, options(training=training), bad[stream.source.channel])
+        stream_options = options(training=training)
+        host: StreamHost | None = None
+        if stream.is_sharded:
+            host = StreamHost(world.host, world.hosts, _host_batches(stream, stream_options.batch_size, world.hosts))
+            if training:
+                size = host_batch_size(stream_options.batch_size, world.host, world.hosts)
+                stream_options = replace(stream_options, batch_size=size)
+        counts, total = stream.class_counts, stream.total
+        data = StreamData(stream.source, inputs.labels, stream_transform, stream.count, counts, buffer, total, host)
+        return StreamBatches(data, stream_options, bad[stream.source.channel], sharing[purpose])
 
     def rebatch(reader: Reader) -> Batches:
         dataset = Dataset(reader, tuple(range(len(reader))), inputs.labels, transform)
@@ -181,6 +209,14 @@ def build_loaders(
         bad_records=bad,
         rebatch=rebatch,
     )
+
+
+def _host_batches(stream: StreamPart, batch_size: int, hosts: int) -> int | None:
+    """Batches per epoch of the host that has the most; an estimate if records were not counted."""
+    if stream.host_counts:
+        sizes = [host_batch_size(batch_size, host, hosts) for host in range(hosts)]
+        return max(len(batch_bounds(count, size)) for count, size in zip(stream.host_counts, sizes, strict=True))
+    return None if stream.count is None else len(batch_bounds(stream.count, batch_size))
 
 
 def _length(transform: Transform, spec: JobSpec) -> Callable[[Content], int] | None:

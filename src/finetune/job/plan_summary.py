@@ -28,6 +28,7 @@ def describe_plan(job: PreparedJob) -> Lines:
     lines = [
         f"task      {job.inputs.task.description(job.inputs.task_name)}",
         f"records   {', '.join(_record_count(part, count) for part, count in records.items())}",
+        *_host_lines(job),
         *class_lines(_class_counts(job.inputs)),
         f"model     {job.backbone.name}, {job.backbone.expects.describe()}",
         f"weights   {job.backbone.weights.summary}",
@@ -39,6 +40,17 @@ def describe_plan(job: PreparedJob) -> Lines:
         *(f"note      {note}" for note in unused_notes(job)),
     ]
     return Lines("\n".join(["Plan", *(f"  {one_line(line)}" for line in lines)]))
+
+
+def _host_lines(job: PreparedJob) -> list[str]:
+    """The channels whose objects are distributed over the hosts."""
+    sharded = job.request.sharded_purposes()
+    if not sharded:
+        return []
+    return [
+        f"hosts     {job.world.hosts}, each with its own records of {', '.join(sorted(sharded))} (ShardedByS3Key); the"
+        " result depends on their number"
+    ]
 
 
 def record_counts(inputs: Inputs) -> dict[str, int | None]:

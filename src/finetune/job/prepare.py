@@ -9,6 +9,7 @@ import torch
 
 from finetune.config.hyperparameters import JobSpec, TaskName
 from finetune.data.labels import LabelMap
+from finetune.data.readers.hosts_reader import HostsReader
 from finetune.data.readers.image_survey import survey_images
 from finetune.distributed.virtual_devices import ONE_DEVICE, VirtualDevices
 from finetune.distributed.world import World
@@ -29,7 +30,7 @@ from finetune.job.inputs import (
 )
 from finetune.job.loaders import Loaders, build_loaders
 from finetune.job.request import Request
-from finetune.job.streams import task_of
+from finetune.job.streams import share_streams, task_of
 from finetune.models.backbone import Backbone
 from finetune.models.load import ModelRequest, Source, load_backbone, locate_source, source_classes
 from finetune.models.preprocessing import has_padding_only_columns
@@ -93,6 +94,8 @@ class PreparedJob:
         with limit_threads(single_threaded=inputs.single_threaded):
             predictions = predict(self.backbone, inputs.source, settings, self.inputs.task, inputs.forward)
         self.loaders.bad_records.share(self.world)
+        if predictions is not None:
+            self.loaders.compare_evaluated_streams(self.world)
         if self.world.is_main and predictions is not None and not len(predictions.positions):
             channel = inputs.source.channel
             listing = self.loaders.bad_records[channel].listing()
@@ -125,10 +128,10 @@ def prepare(request: Request, interruption: Interruption, scratch: Path, world: 
     evaluated = None
     if not spec.strategy.trains and (names := source_classes(model_request, source)):
         evaluated = LabelMap(names, spec.data.multi_label)
-    inputs = read_inputs(request, readers, task, announced, evaluated, interruption.requested)
+    inputs = read_inputs(request, readers, task, announced, evaluated, stopped=interruption.requested, world=world)
     check_target(inputs, spec.observe)
     check_objective_is_defined(spec, inputs)
-    depth = _sixteen_bit_depth(inputs)
+    depth = _sixteen_bit_depth(inputs, world)
     ordered = evaluated is None and announced is not None
     backbone = load_backbone(
         replace(model_request, labels=inputs.labels.names, sixteen_bit_depth=depth, labels_ordered=ordered), source
@@ -143,7 +146,8 @@ def prepare(request: Request, interruption: Interruption, scratch: Path, world: 
         checkpoint_activations(
             [module for group in trainable for module in group.modules], lambda: cpu_attention_kernels(device)
         )
-    loaders = build_loaders(inputs, backbone, spec, device, world.local_size)
+    sharing = share_streams(inputs.streams, world, scratch)
+    loaders = build_loaders(inputs, backbone, spec, device, sharing, world)
     cache_plan = CachePlan(backbone, plan, spec, numerics)
     return PreparedJob(
         request=request,
@@ -193,10 +197,13 @@ def locate_model(request: Request, task: TaskName, scratch: Path) -> tuple[Model
     return model_request, locate_source(model_request)
 
 
-def _sixteen_bit_depth(inputs: Inputs) -> int | None:
-    """Bits used by 16-bit grey images of the first File-mode channel; `None` if there are none."""
+def _sixteen_bit_depth(inputs: Inputs, world: World) -> int | None:
+    """Bits used by 16-bit grey images of the first File-mode channel, on any host; `None` if there are none."""
     part = next(iter(inputs.parts().values()), None)
-    return survey_images(part.reader) if part is not None and inputs.task_name == "image-classification" else None
+    depth = survey_images(part.reader) if part is not None and inputs.task_name == "image-classification" else None
+    if part is not None and isinstance(part.reader, HostsReader):
+        return max((found for found in world.gather_from_hosts(depth) if found is not None), default=None)
+    return depth
 
 
 def move_to_device(backbone: Backbone, numerics: Numerics) -> None:

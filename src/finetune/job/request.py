@@ -22,6 +22,9 @@ logger = logging.getLogger(__name__)
 
 _NAMING = "Metric definitions must use the names in the log, as in docs/metric_definitions.json."
 
+RECORD_PURPOSES = ("train", "validation", "test")
+"""Purposes of the channels with records; the training channel comes first."""
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -47,8 +50,8 @@ class Request:
 
     def pipes(self) -> dict[str, CheckedChannel]:
         """Every channel in Pipe mode, by purpose; the training channel comes first."""
-        purposes = ("train", "validation", "test")
-        channels = {name: self.channels.by_purpose[name] for name in purposes if name in self.channels.by_purpose}
+        purposes = self.channels.by_purpose
+        channels = {name: purposes[name] for name in RECORD_PURPOSES if name in purposes}
         return {purpose: channel for purpose, channel in channels.items() if channel.piped}
 
     def checkpoint_folder(self) -> Path | None:
@@ -69,6 +72,11 @@ class Request:
         """Whether the objects of a channel are sharded over several hosts; the shard of a host may be empty."""
         files = self.files
         return files.channels[channel].distribution == "shardedbys3key" and len(files.resources.hosts) > 1
+
+    def sharded_purposes(self) -> set[str]:
+        """Purposes of the channels with records whose objects are sharded over several hosts."""
+        channels = self.channels.by_purpose
+        return {name for name in RECORD_PURPOSES if name in channels and self.is_sharded(channels[name].name)}
 
 
 def read_request(paths: Paths) -> Request:
@@ -105,12 +113,12 @@ def _check_folders(request: Request) -> None:
 
 
 def _refuse_sharded_channels(request: Request) -> None:
-    # Only the first host trains, and it would see only its own shard.
-    sharded = [name for name in request.files.channels if request.is_sharded(name)]
-    if sharded:
+    records = {request.channels.by_purpose[purpose].name for purpose in request.sharded_purposes()}
+    others = [name for name in request.files.channels if request.is_sharded(name) and name not in records]
+    if others:
         raise UserError(
-            f"Channel {sharded[0]!r} is distributed over {len(request.files.resources.hosts)} hosts (ShardedByS3Key),"
-            " but only the first host trains: use FullyReplicated, or a single instance."
+            f"Channel {others[0]!r} is distributed over {len(request.files.resources.hosts)} hosts (ShardedByS3Key),"
+            " but every host needs all of it: use FullyReplicated."
         )
 
 

@@ -19,6 +19,7 @@ from finetune.checkpoint.store import CheckpointStore, StopDeadlineError
 from finetune.checkpoint.writer import BackgroundWriter
 from finetune.config.hyperparameters import CheckpointSpec, JobSpec, TaskName
 from finetune.data.loading.dataset import Subset
+from finetune.data.readers.hosts_reader import readable_records
 from finetune.distributed.virtual_devices import VirtualDevices
 from finetune.distributed.world import World
 from finetune.errors import JobStopped, UserError
@@ -194,9 +195,18 @@ def open_checkpoints(
 
 
 def build_specification(
-    spec: JobSpec, inputs: Inputs, backbone: Backbone, plan: Plan, numerics: Numerics
+    spec: JobSpec, inputs: Inputs, backbone: Backbone, plan: Plan, numerics: Numerics, hosts: int = 1
 ) -> Specification:
-    """Everything that determines the bits of the result, except hardware: request, records, model, weights."""
+    """Everything that determines the bits of the result, except hardware: request, records, model, weights.
+
+    Args:
+        spec: the hyperparameters.
+        inputs: the records.
+        backbone: the model with its weights before training.
+        plan: trainable layers.
+        numerics: device and precision.
+        hosts: number of hosts that have their own training records; 1 if they all have the same.
+    """
     fields: dict[str, object] = {}
     frozen = frozen_names(backbone, plan.ever_trainable)
     for section in (spec.data, spec.optimization, spec.run):
@@ -220,14 +230,17 @@ def build_specification(
         # Their trained values are in the checkpoint, but other initial weights make it another request.
         "given weights": digest_weights(backbone, backbone.module.state_dict().keys() - frozen),
     }
+    if hosts > 1:
+        fields["hosts with own records"] = hosts
     return Specification.of(fields)
 
 
 def _digest_of_records(part: Subset, task: TaskName) -> str:
     """Digest of keys and labels, and of texts, which are in memory; images are identified by name only."""
     digest = hashlib.blake2b(digest_size=16)
+    readable = readable_records(part.reader)
     for index in part.indices:
-        content = part.reader.read(index).content if task == "text-classification" else ""
+        content = part.reader.read(index).content if task == "text-classification" and index in readable else ""
         digest.update(repr((part.reader.key(index), part.reader.labels(index), content)).encode())
     return digest.hexdigest()
 

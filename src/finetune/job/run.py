@@ -122,6 +122,11 @@ def run_prepared(job: PreparedJob) -> None:
         None if job.numerics.device.type == "cuda" else torch.get_num_threads() * job.world.size,
         ShardLimit(job.spec.optimization.batch_size, trains_batch_norm_ever(job.backbone, job.plan)),
     )
+    if job.request.sharded_purposes() and devices.count < job.world.size:
+        raise UserError(
+            f"virtual_devices={devices.count}, but each of the {job.world.size} processes needs one, as hosts have"
+            " their own records (ShardedByS3Key): use a larger batch_size or fewer instances, or FullyReplicated."
+        )
     world = job.world.first(devices.count)
     if world is None:  # There are more processes than virtual devices.
         return
@@ -195,7 +200,8 @@ def train(job: PreparedJob, found: FoundCheckpoint | None) -> TrainingResult:
         with optional("The drift of the layers"):
             initial_weights = InitialWeights(job.backbone, job.plan.ever_trainable)
     # The specification hashes all weights: compute it only for jobs that save checkpoints.
-    specification = partial(build_specification, job.spec, job.inputs, job.backbone, job.plan, job.numerics)
+    hosts = job.world.hosts if "train" in job.request.sharded_purposes() else 1
+    specification = partial(build_specification, job.spec, job.inputs, job.backbone, job.plan, job.numerics, hosts)
     failure: DivergedError | None = None
     with open_checkpoints(found, job.spec.checkpoint, specification, state, job.world, job.devices) as checkpoints:
         timing = training.stepper.timing

@@ -23,13 +23,15 @@ from finetune.data.loading.batches import Batch, BatchOptions
 from finetune.data.pipe.batch_shares import StreamSharing
 from finetune.data.pipe.batches import StreamBatches, StreamData
 from finetune.data.pipe.fifo import PipeOptions
-from finetune.data.pipe.sharing import LocalProcessGroup, SharedStreamReceiver, SharedStreamSender
 from finetune.data.pipe.source import StreamRecord, StreamSource
 from finetune.data.record import Content
 from finetune.data.transforms.base import ImageTransform
 from finetune.data.transforms.image import ImageGeometry
+from finetune.distributed.shares import ShardsOfBatches
+from finetune.distributed.world import World
 from finetune.errors import DataError, JobStopped
 from tests.support.coloured_images import COLORS, encode_image, make_image
+from tests.support.stream_sharing import connect
 from tests.support.stream_writers import fill, recordio
 
 NAMES = tuple(COLORS)
@@ -145,15 +147,18 @@ def test_two_processes_resume_a_shared_stream(tmp_path: Path) -> None:
         before = [next(iterator) for _ in range(2)]
         state = whole.position.state_dict()
         expected = bits(list(iterator))
-    group = LocalProcessGroup(tmp_path / "group", ranks=2)
     loaders = [
         batches(tmp_path, workers, sharing=sharing)
-        for workers, sharing in ((0, SharedStreamSender(group)), (2, SharedStreamReceiver(group, 1)))
+        for workers, sharing in zip((0, 2), connect(tmp_path / "fifos", 2), strict=True)
     ]
     for loader in loaders:
         loader.position.load_state_dict(state)
+
+    def share_of(rank: int) -> list[tuple[bytes, list[int], tuple[int, ...]]]:
+        return bits(list(loaders[rank].iterate(0, len(before), ShardsOfBatches(2, World(rank, 2, rank, 2)))))
+
     with ThreadPoolExecutor(2) as pool:
-        results = [bits(share) for share in pool.map(lambda loader: list(loader.iterate(0, len(before))), loaders)]
+        results = list(pool.map(share_of, range(2)))
     assert (
         loaders[0].position.state_dict()["hash"]
         == loaders[1].position.state_dict()["hash"]
@@ -201,6 +206,38 @@ def test_bad_record_counts_once_in_any_order_and_copies_count_separately(tmp_pat
     names = [key for key, _ in again._bad_records.listing()]
     assert len(names) == 3
     assert len({name[: len("record ") + 16] for name in names}) == 2
+
+
+@pytest.mark.parametrize("shards", [1, 2, 4])
+def test_copies_of_a_bad_record_count_separately_in_any_shards(tmp_path: Path, shards: int) -> None:
+    fill(tmp_path, b"".join([record(0, b"\x89PNG\r\n\x1a\nno")] * 4))
+    loader = batches(tmp_path, allowed=4)
+    assert len(list(loader.iterate(0, share=ShardsOfBatches(shards, World())))) == shards
+    assert len(loader._bad_records) == 4
+
+
+def test_records_of_an_undone_step_are_used_again(tmp_path: Path) -> None:
+    fill(tmp_path, b"".join(record(number) for number in range(18)), epochs=2)
+    loader = batches(tmp_path)
+    with closing(loader.iterate(0)) as iterator:
+        next(iterator)
+        loader.position.begin_step()
+        expected = bits([next(iterator), next(iterator)])
+        loader.position.undo_step()
+    again = batches(tmp_path)
+    again.position.load_state_dict(loader.position.state_dict())
+    assert bits(list(again.iterate(0, 1)))[:2] == expected
+
+
+def test_undone_first_step_of_an_epoch_uses_no_record(tmp_path: Path) -> None:
+    fill(tmp_path, b"".join(record(number) for number in range(18)), epochs=2)
+    loader = batches(tmp_path)
+    assert len(list(loader.iterate(0))) == 5
+    loader.position.begin_step()
+    with closing(loader.iterate(1)) as iterator:
+        next(iterator)
+    loader.position.undo_step()
+    assert (loader.position.epoch, loader.position.used) == (1, 0)
 
 
 @pytest.mark.parametrize("workers", [0, 2])

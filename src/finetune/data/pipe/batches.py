@@ -7,9 +7,10 @@ waiting to be decoded, and a few records for verifying the artifact are kept in 
 from __future__ import annotations
 
 import copy
+import itertools
 import logging
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
@@ -25,7 +26,7 @@ from finetune.data.labels import LabelMap
 from finetune.data.loading.batches import Batch, BatchOptions
 from finetune.data.loading.order import batch_bounds
 from finetune.data.loading.prefetch import Prefetcher, submit_batch
-from finetune.data.loading.shares import WHOLE_BATCHES, Share
+from finetune.data.loading.shares import WHOLE_BATCHES, RowShare, Share
 from finetune.data.pipe.batch_shares import BatchShare, ReadAhead, SingleProcess, StreamSharing
 from finetune.data.pipe.examples import BadExample, Example, PreparedBatch, decode_example
 from finetune.data.pipe.shuffle import StreamPosition, batch_records, shuffle_records
@@ -44,6 +45,21 @@ Build = Callable[[StreamRecord, Content], _Result]
 
 
 @dataclass(frozen=True, slots=True)
+class StreamHost:
+    """This host among those over which the objects of a channel are distributed.
+
+    Attributes:
+        index: index of this host.
+        hosts: number of hosts.
+        batches: number of batches per epoch of the host that has the most, possibly an estimate; `None` if unknown.
+    """
+
+    index: int
+    hosts: int
+    batches: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class StreamData:
     """The records of a stream, with the label map and transform that turn them into examples.
 
@@ -51,10 +67,11 @@ class StreamData:
         source: record source of the channel.
         label_map: maps class names to class indices.
         transform: makes examples and batches.
-        count: records per epoch, possibly an estimate; `None` if unknown.
+        count: records per epoch of all hosts, possibly an estimate; `None` if unknown.
         class_counts: records of each class, in label map order; `None` if unknown.
         buffer: size of the shuffle buffer, in records.
         total: exact number of records per epoch including held-out records.
+        host: this host, if every host has its own records.
     """
 
     source: RecordSource
@@ -64,6 +81,7 @@ class StreamData:
     class_counts: tuple[int, ...] | None
     buffer: int
     total: int | None = None
+    host: StreamHost | None = None
 
 
 class StreamBatches:
@@ -82,7 +100,7 @@ class StreamBatches:
         """Initialize without opening the stream; without `sharing`, this process reads the stream alone."""
         self.channel = data.source.channel
         self.label_map = data.label_map
-        self.position = StreamPosition()
+        self.position = StreamPosition(self.channel, None if data.host is None else data.host.index)
         self._data = data
         self._options = options
         self._bad_records = bad_records
@@ -106,6 +124,8 @@ class StreamBatches:
     @property
     def batches_per_epoch(self) -> int | None:
         """Number of batches per epoch; `None` if the number of records is unknown."""
+        if self._data.host is not None:
+            return self._data.host.batches
         return None if self._data.count is None else len(batch_bounds(self._data.count, self._options.batch_size))
 
     def targets(self) -> Tensor | None:
@@ -118,7 +138,24 @@ class StreamBatches:
 
     def key(self, position: int) -> str:
         """Return the display name of the record at a position."""
-        return f"record {position}"
+        host = self._data.host
+        if host is None:
+            return f"record {position}"
+        return f"record {position // host.hosts} of host {position % host.hosts + 1}"
+
+    def _position(self, number: int) -> int:
+        """Return the position of the record with a number on this host, which differs from those on other hosts."""
+        host = self._data.host
+        return number if host is None else number * host.hosts + host.index
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether every host has its own records."""
+        return self._data.host is not None
+
+    def share_of(self, share: Share) -> Share:
+        """Return the share of this process in the batches that this host reads."""
+        return share.of_host() if self.is_sharded else share
 
     def sample_records(self, positions: Sequence[int], limit: int) -> list[tuple[int, Record]]:
         """Return at most `limit` of the retained records, each with its index in `positions`."""
@@ -138,15 +175,17 @@ class StreamBatches:
             DataError: the stream is damaged or empty, more records are bad than allowed, or a class is unknown.
             JobStopped: the job was stopped.
         """
-        with closing(self.prepare(epoch, first, partial(self.example, epoch), share)) as prepared:
+        with closing(self.prepare(epoch, first, partial(self.example, epoch), self.share_of(share))) as prepared:
             for batch in prepared:
-                yield self.use(batch, self.collate([example.result for example in batch.good]))
+                self.use(batch)
+                for examples in batch.good:
+                    yield self.batch(examples, self.collate([example.result for example in examples]))
         self.finish(epoch)
 
     def prepare(
-        self, epoch: int, first: int, build: Build[_Result], share: Share = WHOLE_BATCHES
+        self, epoch: int, first: int, build: Build[_Result], share: RowShare = WHOLE_BATCHES
     ) -> Generator[PreparedBatch[_Result], None, None]:
-        """Yield the prepared batches of `iterate`, for consumers that read ahead.
+        """Yield this process's share of every global batch, for consumers that read ahead.
 
         A batch counts as used once it is passed to `use`; call `finish` after the last batch of an epoch.
 
@@ -165,29 +204,34 @@ class StreamBatches:
         with closing(self._prepared(epoch, build, share, resumed=resumed)) as prepared:
             yield from prepared
 
-    def use(self, prepared: PreparedBatch[_Result], inputs: dict[str, Tensor]) -> Batch:
-        """Return the batch and count it as used.
-
-        Args:
-            prepared: the next prepared batch.
-            inputs: model inputs, one row per good example.
+    def use(self, prepared: PreparedBatch[_Result]) -> None:
+        """Count the records of a global batch as used, and note those of this process that are bad.
 
         Raises:
             DataError: more records are bad than allowed.
         """
-        self._note(example for example in prepared.examples if isinstance(example, BadExample))
+        self._note(prepared)
         if self._is_first_batch:
             # Record numbers may refer to different records in another pass.
             self._retained.clear()
             self._is_first_batch = False
-        for example in prepared.good:
+        for example in itertools.chain.from_iterable(prepared.good):
             if len(self._retained) < _MAX_RETAINED:
-                self._retained[example.number] = Record(self.key(example.number), example.content, example.labels)
+                position = self._position(example.number)
+                self._retained[position] = Record(self.key(position), example.content, example.labels)
         self.position.use(prepared.share.identities)
-        targets = self.label_map.targets([example.labels for example in prepared.good])
+
+    def batch(self, examples: Sequence[Example[_Result]], inputs: dict[str, Tensor]) -> Batch:
+        """Return a batch of good examples.
+
+        Args:
+            examples: the examples.
+            inputs: model inputs, one row per example.
+        """
+        targets = self.label_map.targets([example.labels for example in examples])
         if self._pins:
             targets = targets.pin_memory()
-        return Batch(inputs, targets, tuple(example.number for example in prepared.good))
+        return Batch(inputs, targets, tuple(self._position(example.number) for example in examples))
 
     def example(self, epoch: int, record: StreamRecord, content: Content) -> dict[str, Tensor]:
         """Return the model inputs of a record, augmented as in `epoch`."""
@@ -215,15 +259,16 @@ class StreamBatches:
             )
 
     def _prepared(
-        self, epoch: int, build: Build[_Result], share: Share, *, resumed: bool
+        self, epoch: int, build: Build[_Result], share: RowShare, *, resumed: bool
     ) -> Generator[PreparedBatch[_Result], None, None]:
         source, read = self._data.source, partial(self._batches, epoch, resumed=resumed)
-        with closing(ReadAhead(partial(self._sharing.shares, source, read, share), source.stop)) as shares:
+        shares_of_epoch = partial(self._sharing.shares, source, read, share)
+        with closing(ReadAhead(shares_of_epoch, source.stop, share.local_size)) as shares:
             if self.prefetcher.size:
                 yield from self.prefetcher.prefetch(shares, partial(self._submit, build))
             else:
                 yield from self.prefetcher.run_inline(
-                    shares, lambda share: PreparedBatch(share, self._examples(build, share.records))
+                    shares, lambda share: PreparedBatch(share, [self._examples(build, part) for part in share.records])
                 )
 
     def _batches(self, epoch: int, *, resumed: bool) -> Generator[list[StreamRecord], None, None]:
@@ -234,11 +279,17 @@ class StreamBatches:
             yield from batch_records(remaining, self._options.batch_size)
 
     def _submit(self, build: Build[_Result], pool: WorkerPool, share: BatchShare) -> Future[PreparedBatch[_Result]]:
-        return submit_batch(pool, share.records, partial(self._examples, build), partial(PreparedBatch, share))
+        def assemble(examples: list[Example[_Result] | BadExample]) -> PreparedBatch[_Result]:
+            remaining = iter(examples)
+            return PreparedBatch(share, [list(itertools.islice(remaining, len(part))) for part in share.records])
+
+        records = list(itertools.chain.from_iterable(share.records))
+        return submit_batch(pool, records, partial(self._examples, build), assemble)
 
     def _examples(self, build: Build[_Result], records: Sequence[StreamRecord]) -> list[Example[_Result] | BadExample]:
         return [
-            decode_example(record, self.key(record.number), self.channel, self.label_map, build) for record in records
+            decode_example(record, self.key(self._position(record.number)), self.channel, self.label_map, build)
+            for record in records
         ]
 
     def without_augmentation(self) -> StreamBatches:
@@ -249,17 +300,15 @@ class StreamBatches:
         other._options = replace(self._options, augment=False)
         return other
 
-    def _note(self, bad: Iterable[BadExample]) -> None:
+    def _note(self, prepared: PreparedBatch[_Result]) -> None:
         """Note bad records by their content, since record numbers depend on the order; equal records count separately.
 
         Raises:
             DataError: more records are bad than allowed.
         """
-        seen: Counter[int] = Counter()
-        for example in bad:
+        for example, equal_before in prepared.bad():
             identity = example.record.identity
-            seen[identity] += 1
-            copy = self.position.times_used(identity) + seen[identity]
+            copy = self.position.times_used(identity) + equal_before + 1
             key = f"record {identity:016x}" + (f", copy {copy}," if copy > 1 else "")
             self._bad_records.note(key, f"(number {example.record.number}, from 0) {example.reason}")
             self._note_classes(example)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -45,15 +45,35 @@ class BadExample:
 
 @dataclass(frozen=True, slots=True)
 class PreparedBatch(Generic[_Result]):
-    """A batch that is prepared but not used yet."""
+    """A batch that is prepared but not used yet.
+
+    Attributes:
+        share: share of this process.
+        examples: examples of its records, list by list.
+    """
 
     share: BatchShare
-    examples: list[Example[_Result] | BadExample]
+    examples: list[list[Example[_Result] | BadExample]]
 
     @property
-    def good(self) -> list[Example[_Result]]:
-        """Examples that were decoded successfully."""
-        return [example for example in self.examples if isinstance(example, Example)]
+    def good(self) -> list[list[Example[_Result]]]:
+        """Examples that were decoded successfully, list by list."""
+        return [[example for example in part if isinstance(example, Example)] for part in self.examples]
+
+    def rows_of_good(self) -> list[int]:
+        """Rows in the batch of all examples that were decoded successfully."""
+        return [row for row, example in self._rows() if isinstance(example, Example)]
+
+    def bad(self) -> Iterator[tuple[BadExample, int]]:
+        """Yield the other examples, and how many records before each in the batch are equal to it."""
+        identities = self.share.identities
+        for row, example in self._rows():
+            if isinstance(example, BadExample):
+                yield example, identities[:row].count(example.record.identity)
+
+    def _rows(self) -> Iterator[tuple[int, Example[_Result] | BadExample]]:
+        for rows, examples in zip(self.share.rows, self.examples, strict=True):
+            yield from zip(rows, examples, strict=True)
 
 
 def decode_example(

@@ -95,7 +95,7 @@ class Pipe:
             try:
                 self.index += 1
                 self._number_file.write_text(str(self.index), encoding="ascii")
-                yield from self._chunks(descriptor, self.index - 1)
+                yield from read_chunks(descriptor, self._options, f"{self._options.channel}_{self.index - 1}")
             finally:
                 os.close(descriptor)
 
@@ -113,32 +113,6 @@ class Pipe:
             descriptor = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             enlarge_pipe(descriptor)
             return descriptor
-
-    def _chunks(self, descriptor: int, index: int) -> Generator[memoryview, None, None]:
-        poll = select.poll()
-        poll.register(descriptor, select.POLLIN)
-        name = f"{self._options.channel}_{index}"
-        wait = WaitTimer(self._options, f"a writer to open the pipe {name}")
-        buffer = memoryview(b"")
-        while True:
-            if not poll.poll(_POLL_SECONDS * 1000):
-                wait.check()
-                continue
-            if len(buffer) < _MIN_BUFFER_BYTES:
-                # Not a bytearray, which would be zero-filled first.
-                buffer = np.empty(_BUFFER_BYTES, np.uint8).data
-            try:
-                count = os.readv(descriptor, (buffer,))
-            except BlockingIOError:
-                continue
-            # Also at end of file: the writer may be stopped together with the job, and then the epoch is incomplete.
-            if self._options.stopped():
-                raise JobStopped
-            if not count:
-                return
-            chunk, buffer = buffer[:count], buffer[count:]
-            yield chunk
-            wait = WaitTimer(self._options, f"more data from the pipe {name}", self._options.read_timeout)
 
     def _load_number(self) -> int:
         try:
@@ -162,6 +136,39 @@ class Pipe:
                     raise
                 raise PlatformError(f"channel {self._options.channel!r} is already read by another process.") from error
             yield
+
+
+def read_chunks(descriptor: int, options: PipeOptions, name: str) -> Generator[memoryview, None, None]:
+    """Yield the bytes of a FIFO in chunks until its writer closes it; see `Pipe.read_next`.
+
+    Args:
+        descriptor: the FIFO, opened for reading without blocking, possibly before its writer.
+        options: how long to wait.
+        name: name of the FIFO for messages.
+    """
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    wait = WaitTimer(options, f"a writer to open the pipe {name}")
+    buffer = memoryview(b"")
+    while True:
+        if not poll.poll(_POLL_SECONDS * 1000):
+            wait.check()
+            continue
+        if len(buffer) < _MIN_BUFFER_BYTES:
+            # Not a bytearray, which would be zero-filled first.
+            buffer = np.empty(_BUFFER_BYTES, np.uint8).data
+        try:
+            count = os.readv(descriptor, (buffer,))
+        except BlockingIOError:
+            continue
+        # Also at end of file: the writer may be stopped together with the job, and then the epoch is incomplete.
+        if options.stopped():
+            raise JobStopped
+        if not count:
+            return
+        chunk, buffer = buffer[:count], buffer[count:]
+        yield chunk
+        wait = WaitTimer(options, f"more data from the pipe {name}", options.read_timeout)
 
 
 class WaitTimer:

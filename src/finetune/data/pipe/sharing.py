@@ -1,124 +1,97 @@
-"""Shares a stream between processes of a host when only one process can read it.
+"""Shares a stream between the processes of a host, of which only one can read it.
 
-Rank 0 reads, skips and shuffles, and sends the still encoded records of every global batch to the other processes, each
-through its own FIFO; every process decodes its own share. The assignment of records depends only on their index in the
-batch. Every process receives the identities of the whole batch and the end of the epoch, so all agree on both.
+The first process of the host reads, skips and shuffles, and sends the still encoded records of every batch to the other
+processes, each through its own FIFO; every process decodes its own share. Every process receives the identities of the
+whole batch and the end of the epoch, so all agree on both.
 
-A FIFO stays open for the whole job, so that end of file means that the other process has ended. For the same reason, no
-process may leave an epoch before its end and continue with the next one.
+A FIFO stays open for the whole job, so end of file means that the other process has stopped or ended. Both count as a
+stop request: the processes agree on it before their next step, and an exchange with a process that has ended fails. For
+the same reason, no process may leave an epoch before its end and continue with the next one.
 """
 
 from __future__ import annotations
 
-import errno
 import json
 import math
 import os
 import select
 import struct
-import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import closing
-from dataclasses import dataclass
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from itertools import islice
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 from finetune.data.formats.codec import Codec
 from finetune.data.framing.window import DamagedStream, Window
-from finetune.data.pipe.batch_shares import BatchShare, ReadBatches
-from finetune.data.pipe.fifo import Pipe, PipeOptions, WaitTimer, enlarge_pipe
+from finetune.data.loading.shares import RowShare
+from finetune.data.pipe.batch_shares import BatchShare, ReadBatches, share_of_batch
+from finetune.data.pipe.fifo import PipeOptions, enlarge_pipe, read_chunks
 from finetune.data.pipe.source import RecordSource, StreamRecord
-from finetune.errors import JobStopped, PlatformError
+from finetune.errors import JobStopped
 
 _LENGTH = struct.Struct("<I")
 _MAX_BUFFERS = 512
 _POLL_SECONDS = 0.05
-_STOP_SECONDS = 5.0
-"""Maximum time between the stop requests of two processes of a host."""
 
 
-@dataclass(frozen=True, slots=True)
-class LocalProcessGroup:
-    """Meeting point of the processes of a host.
+def make_fifos(folder: Path, processes: int) -> None:
+    """Create the FIFOs of a stream for all processes of a host but the first.
 
-    Attributes:
-        folder: folder of this run on a local disk, known to all processes; initially empty.
-        ranks: number of processes on this host. Rank 0 reads the stream.
-        timeout: timeout in seconds for the other processes to connect.
+    Args:
+        folder: folder on a local disk; created if necessary.
+        processes: number of processes of the host.
     """
-
-    folder: Path
-    ranks: int
-    timeout: float = 600.0
-
-    def share(self, count: int, rank: int) -> slice:
-        """Return the slice of a batch for a process; the shares differ by at most one record."""
-        return slice(count * rank // self.ranks, count * (rank + 1) // self.ranks)
-
-    def options_for(self, source: RecordSource, rank: int) -> PipeOptions:
-        """Return the location of a process's FIFO.
-
-        Reading it has no timeout once it is open: only end of file means that the reader is gone.
-        """
-        folder = self.folder / str(rank)
-        return PipeOptions(
-            source.channel, folder, folder / "state", self.timeout, source.stopped, read_timeout=math.inf
-        )
-
-
-def lost_process_error(source: RecordSource, message: str) -> PlatformError:
-    """Return the error for another process that has ended, unless the job is stopping.
-
-    If the other process was stopped, this one is stopped shortly after, so wait for that first.
-
-    Raises:
-        JobStopped: this process was stopped, too.
-    """
-    deadline = time.monotonic() + _STOP_SECONDS
-    while not source.stopped():
-        if time.monotonic() > deadline:
-            return PlatformError(message)
-        time.sleep(_POLL_SECONDS)
-    raise JobStopped
+    folder.mkdir(parents=True, exist_ok=True)
+    for local_rank in range(1, processes):
+        os.mkfifo(folder / str(local_rank), 0o600)
 
 
 class SharedStreamSender:
     """A `StreamSharing` for the process that reads the stream."""
 
-    def __init__(self, processes: LocalProcessGroup) -> None:
-        """Initialize without connecting to other processes."""
-        self._processes = processes
-        self._is_connected = False
-        self._peers: dict[int, int] = {}
+    def __init__(self, folder: Path, processes: int) -> None:
+        """Open the FIFOs, which all other processes have already opened.
 
-    def shares(self, source: RecordSource, read: ReadBatches) -> Generator[BatchShare, None, None]:
+        Args:
+            folder: folder of `make_fifos`.
+            processes: number of processes of the host.
+        """
+        self._peers: dict[int, int] = {}
+        for local_rank in range(1, processes):
+            descriptor = os.open(folder / str(local_rank), os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            enlarge_pipe(descriptor)
+            self._peers[local_rank] = descriptor
+
+    def shares(self, source: RecordSource, read: ReadBatches, share: RowShare) -> Generator[BatchShare, None, None]:
         """Yield the share of this process in each batch, after the others have been sent theirs.
 
         Raises:
-            PlatformError: another process did not connect in time, or has ended.
-            JobStopped: the job was stopped.
+            JobStopped: the job was stopped, or another process has ended.
         """
-        processes, has_sent_head, ended = self._processes, False, False
+        # There may be more processes than virtual devices: those take no part.
+        for rank in [rank for rank in self._peers if rank >= share.local_size]:
+            os.close(self._peers.pop(rank))
+        if len(self._peers) < share.local_size - 1:
+            raise JobStopped
+        has_sent_head = has_ended = False
         try:
-            if not self._is_connected:
-                self._connect(source)
-            if len(self._peers) < processes.ranks - 1:
-                raise PlatformError(f"channel {source.channel!r}: the connection to the other processes is closed.")
-            with closing(read()) as batches:
-                for records in batches:
+            with _stop_when_closed(self._peers.values(), source.stop), closing(read()) as batches:
+                for number, records in enumerate(batches):
                     if not has_sent_head:
                         self._send_all(source, {"head": len(source.head)}, [source.head])
                         has_sent_head = True
-                    identities = [record.identity for record in records]
-                    shares = {rank: records[processes.share(len(records), rank)] for rank in range(processes.ranks)}
-                    frames = {self._peers[rank]: self._encode_share(identities, shares[rank]) for rank in self._peers}
+                    frames = {
+                        descriptor: _encode_share(share_of_batch(number, records, share, rank))
+                        for rank, descriptor in self._peers.items()
+                    }
                     self._send(source, frames)
-                    yield BatchShare(shares[0], identities)
-            self._send_all(source, {"end": True, "others": source.other_records}, [])
-            ended = True
+                    yield share_of_batch(number, records, share, share.local_rank)
+                self._send_all(source, {"end": True, "others": source.other_records}, [])
+            has_ended = True
         finally:
-            if not ended:
+            if not has_ended:
                 self.close()
 
     def close(self) -> None:
@@ -126,21 +99,6 @@ class SharedStreamSender:
         for descriptor in self._peers.values():
             os.close(descriptor)
         self._peers.clear()
-
-    def _connect(self, source: RecordSource) -> None:
-        self._is_connected = True
-        pipe_options = {rank: self._processes.options_for(source, rank) for rank in range(1, self._processes.ranks)}
-        for options in pipe_options.values():
-            options.folder.mkdir(parents=True, exist_ok=True)
-            os.mkfifo(options.folder / f"{options.channel}_0", 0o600)
-        for rank, options in pipe_options.items():
-            self._peers[rank] = _open(options, rank)
-        self._send_all(source, {}, [])
-
-    def _encode_share(self, identities: list[int], records: list[StreamRecord]) -> list[bytes]:
-        fields = [[record.number, record.identity, *map(len, record.parts)] for record in records]
-        contents = [part for record in records for part in record.parts]
-        return _frame({"identities": identities, "records": fields}, contents)
 
     def _send_all(self, source: RecordSource, header: Mapping[str, Any], contents: Sequence[bytes]) -> None:
         frame = _frame(header, contents)
@@ -155,24 +113,21 @@ class SharedStreamSender:
             remaining[descriptor] = [*reversed(frame)]
         while remaining:
             for descriptor, _ in poll.poll(_POLL_SECONDS * 1000):
-                self._write(source, descriptor, remaining[descriptor])
+                self._write(descriptor, remaining[descriptor])
                 if not remaining[descriptor]:
                     poll.unregister(descriptor)
                     del remaining[descriptor]
             if source.stopped():
                 raise JobStopped
 
-    def _write(self, source: RecordSource, descriptor: int, remaining: list[bytes | memoryview]) -> None:
+    def _write(self, descriptor: int, remaining: list[bytes | memoryview]) -> None:
         """Write as much as possible without blocking; `remaining` holds the remaining parts in reverse order."""
         try:
             written = os.writev(descriptor, list(islice(reversed(remaining), _MAX_BUFFERS)))
         except BlockingIOError:
             return
         except BrokenPipeError as error:
-            rank = next(rank for rank, peer in self._peers.items() if peer == descriptor)
-            raise lost_process_error(
-                source, f"process {rank} on this host, which receives records, has exited; see its log."
-            ) from error
+            raise JobStopped from error
         while remaining and written >= len(remaining[-1]):
             written -= len(remaining.pop())
         if written:
@@ -180,57 +135,95 @@ class SharedStreamSender:
 
 
 class SharedStreamReceiver:
-    """A `StreamSharing` for a process that receives its share from rank 0."""
+    """A `StreamSharing` for a process that receives its share from the process that reads the stream."""
 
-    def __init__(self, processes: LocalProcessGroup, rank: int) -> None:
-        """Initialize without opening the FIFO."""
-        self._processes = processes
-        self._rank = rank
-        self._chunks: Generator[memoryview, None, None] | None = None
-        self._window = Window(())
+    def __init__(self, folder: Path, local_rank: int) -> None:
+        """Open the FIFO for this process.
 
-    def shares(self, source: RecordSource, read: ReadBatches) -> Generator[BatchShare, None, None]:
+        Args:
+            folder: folder of `make_fifos`.
+            local_rank: this process.
+        """
+        self._descriptor: int | None = os.open(folder / str(local_rank), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        enlarge_pipe(self._descriptor)
+        self._window: Window | None = None
+
+    def shares(self, source: RecordSource, read: ReadBatches, share: RowShare) -> Generator[BatchShare, None, None]:
         """Yield the shares as they arrive; does not call `read`.
 
         Raises:
-            PlatformError: the reading process did not connect in time, or has ended.
-            JobStopped: the job was stopped.
+            JobStopped: the job was stopped, or the reading process has ended.
         """
         del read
-        if self._chunks is None:
-            self._chunks = Pipe(self._processes.options_for(source, self._rank)).read_next()
-            self._window = Window(self._chunks)
-        ended = False
+        if self._descriptor is None:
+            raise JobStopped
+        if self._window is None:
+            # No timeout: the reading process notices if the stream does not come.
+            options = PipeOptions(source.channel, Path(), Path(), math.inf, source.stopped)
+            self._window = Window(read_chunks(self._descriptor, options, source.channel))
+        has_ended = False
         try:
-            yield from self._shares(source, self._window)
-            ended = True
+            yield from self._shares(source, self._window, share)
+            has_ended = True
         except DamagedStream as error:
-            raise lost_process_error(
-                source,
-                f"channel {source.channel!r}: the process on this host that reads the channel has exited; see its log.",
-            ) from error
+            raise JobStopped from error
         finally:
-            if not ended:
+            if not has_ended:
                 self.close()
 
     def close(self) -> None:
         """Close the FIFO; the reading process notices it."""
-        if self._chunks is not None:
-            self._chunks.close()
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
 
-    def _shares(self, source: RecordSource, window: Window) -> Iterator[BatchShare]:
+    def _shares(self, source: RecordSource, window: Window, share: RowShare) -> Iterator[BatchShare]:
         codec: Codec | None = None
+        number = 0
         while True:
             (length,) = _LENGTH.unpack(window.take(_LENGTH.size, "a share"))
             header = json.loads(bytes(window.take(length, "a share")))
             if "head" in header:
                 codec = source.codec_for(bytes(window.take(header["head"], "a share")))
             elif "records" in header and codec is not None:
-                records = [_record(fields, window, codec) for fields in header["records"]]
-                yield BatchShare(records, header["identities"])
+                identities: list[int] = header["identities"]
+                rows = share.rows(number, identities, share.local_rank)
+                records = iter([_record(fields, window, codec) for fields in header["records"]])
+                yield BatchShare(identities, rows, [list(islice(records, len(selected))) for selected in rows])
+                number += 1
             elif "end" in header:
                 source.other_records = header["others"]
                 return
+
+
+@contextmanager
+def _stop_when_closed(descriptors: Iterable[int], stop: Event) -> Iterator[None]:
+    """Set `stop` when any of the FIFOs is closed by its reader, which would otherwise be noticed at the next write."""
+    wake, waker = os.pipe()
+    poll = select.poll()
+    poll.register(wake, select.POLLIN)
+    for descriptor in descriptors:
+        poll.register(descriptor, 0)
+
+    def watch() -> None:
+        if any(descriptor != wake for descriptor, _ in poll.poll()):
+            stop.set()
+
+    thread = Thread(target=watch, name="stream-watch", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        os.close(waker)
+        thread.join()
+        os.close(wake)
+
+
+def _encode_share(share: BatchShare) -> list[bytes]:
+    records = [record for selected in share.records for record in selected]
+    fields = [[record.number, record.identity, *map(len, record.parts)] for record in records]
+    contents = [part for record in records for part in record.parts]
+    return _frame({"identities": share.identities, "records": fields}, contents)
 
 
 def _frame(header: Mapping[str, Any], contents: Sequence[bytes]) -> list[bytes]:
@@ -242,18 +235,3 @@ def _record(fields: Sequence[int], window: Window, codec: Codec) -> StreamRecord
     number, identity, *lengths = fields
     parts = tuple(bytes(window.take(length, "a share")) for length in lengths)
     return StreamRecord(number, parts, identity, codec)
-
-
-def _open(options: PipeOptions, rank: int) -> int:
-    wait = WaitTimer(options, f"process {rank} on this host to open its FIFO")
-    while True:
-        try:
-            descriptor = os.open(options.folder / f"{options.channel}_0", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError as error:
-            if error.errno != errno.ENXIO:
-                raise
-            wait.check()
-            time.sleep(_POLL_SECONDS)
-            continue
-        enlarge_pipe(descriptor)
-        return descriptor

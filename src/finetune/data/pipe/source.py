@@ -112,6 +112,11 @@ class StreamSource:
         self._warned: set[str] = set()
         self._table_codec: Codec | None = None
 
+    @property
+    def is_sharded(self) -> bool:
+        """Whether the objects of the channel are distributed over several hosts."""
+        return self._layout.shared
+
     def stopped(self) -> bool:
         """Return whether to stop waiting."""
         return self._stop_requested() or self.stop.is_set()

@@ -76,13 +76,14 @@ class StreamShare:
         other_records: number of records of the other side in the last epoch read.
     """
 
-    def __init__(self, source: RecordSource, split: StreamSplit, *, held_out: bool) -> None:
+    def __init__(self, source: RecordSource, split: StreamSplit, *, held_out: bool, may_be_empty: bool = False) -> None:
         """Initialize without opening the pipe.
 
         Args:
             source: source of the records of both sides.
             split: selects the held-out records.
             held_out: whether this is the validation side.
+            may_be_empty: whether this side may be empty, since other hosts have more records.
         """
         self.channel = source.channel
         self.task: TaskName = source.task
@@ -91,6 +92,7 @@ class StreamShare:
         self._source = source
         self._split = split
         self._held_out = held_out
+        self._may_be_empty = may_be_empty
 
     @property
     def head(self) -> bytes:
@@ -120,6 +122,6 @@ class StreamShare:
                     yield record
                 else:
                     self.other_records += 1
-        if self.other_records and not count:
+        if self.other_records and not count and not self._may_be_empty:
             training, held_out = (0, self.other_records) if not self._held_out else (self.other_records, 0)
             self._split.check_sides(self.channel, training, held_out)
