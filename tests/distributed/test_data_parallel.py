@@ -17,8 +17,8 @@ from finetune.distributed.virtual_devices import rows_of_shard, shard_seed
 from finetune.distributed.world import World
 from tests.support.processes import run_processes
 
-RECORDS = (32, 27, 32, 5, 27, 32)
-"""Records per step; 5 records leave shards of eight virtual devices empty."""
+RECORDS = (32, 5, 32, 27, 27, 32)
+"""Records per step; 5 records leave shards of eight virtual devices empty, and processes without a forward pass."""
 SIZES = (2, 3, 4)
 
 

@@ -108,6 +108,10 @@ class DataParallel(Generic[Result]):
             self._totals.end_shard(shard, added)
         if not overlaps:
             self._reduce_gradients()
+        elif self._ddp is not None:
+            # After its first backward pass, DistributedDataParallel agrees on the order of the buckets. It would do so
+            # in the next forward pass, but not every process has one in every step.
+            self._ddp.reducer._rebuild_buckets()
         return self._totals.finish(totals)
 
     def close(self) -> None:
