@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import socket
+import traceback
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -43,6 +44,10 @@ def _run(
         )
         try:
             function(World(rank, size, rank, size), folder)
+        except BaseException:
+            # The first error is not always the one that is raised in the test.
+            traceback.print_exc()
+            raise
         finally:
             torch.distributed.destroy_process_group()
 
