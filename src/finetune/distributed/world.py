@@ -7,8 +7,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar, cast
 
+import numpy as np
 import torch
 import torch.distributed
+from numpy.typing import NDArray
+from torch import Tensor
 from torch.distributed import ProcessGroup
 
 from finetune.errors import PlatformError
@@ -50,6 +53,16 @@ class World:
             raise ValueError(
                 f"rank {self.rank} and local rank {self.local_rank} do not exist in a world of {self.size}"
             )
+
+    @property
+    def spans_hosts(self) -> bool:
+        """Whether the job has processes on other hosts."""
+        return self.local_size < self.size
+
+    def is_local(self, rank: int) -> bool:
+        """Return whether a process is on the host of this one."""
+        first = self.rank - self.local_rank
+        return first <= rank < first + self.local_size
 
     @property
     def is_main(self) -> bool:
@@ -99,6 +112,31 @@ class World:
         with lost_processes():
             torch.distributed.all_reduce(message, group=self.group)
         return cast("list[int]", message.tolist())
+
+    def union(self, flags: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Return which of the flags are set in any process; all processes give the same number of flags.
+
+        Raises:
+            ProcessLostError: Another process has ended.
+        """
+        if self.size == 1 or not len(flags):
+            return flags
+        message = torch.from_numpy(flags.astype(np.uint8))
+        with lost_processes():
+            torch.distributed.all_reduce(message, torch.distributed.ReduceOp.MAX, group=self.group)
+        return message.numpy().astype(np.bool_)
+
+    def copy_from(self, rank: int, tensor: Tensor) -> None:
+        """Overwrite a contiguous tensor by that of another process, of the same type, shape and kind of device.
+
+        Raises:
+            ProcessLostError: Another process has ended.
+        """
+        if self.size == 1 or not tensor.numel():
+            return
+        # All backends can exchange bytes, but not all types.
+        with lost_processes():
+            torch.distributed.broadcast(tensor.view(-1).view(torch.uint8), group=self.group, group_src=rank)
 
     def gather(self, value: _T) -> list[_T]:
         """Return the values of all processes by rank in the main process, and an empty list in the others.
