@@ -65,6 +65,11 @@ class Steps(Protocol):
         """Number of batches, or of their shards in this process, per step."""
         ...
 
+    @property
+    def draws_in_lockstep(self) -> bool:
+        """Whether all processes draw batches together, so that one that is to stop draws them until all agree."""
+        ...
+
     def agree(self, group: Sequence[Batch], step: int, own: Situation) -> Agreement:
         """Agree with the other processes; called by all of them before each step and at the end of an epoch.
 
@@ -104,18 +109,15 @@ class WholeSteps:
         """
         self.share: Share = WHOLE_BATCHES if world.size == 1 else ReplicatedBatches(world)
         self.batches_per_step = accumulation
+        self.draws_in_lockstep = world.size > 1
         self._stepper = stepper
         self._forward = forward
         self._world = world
-        self._period = 1 if in_lockstep else _AGREEMENT_STEPS
+        self._period = 1 if in_lockstep or world.size == 1 else _AGREEMENT_STEPS
 
     def agree(self, group: Sequence[Batch], step: int, own: Situation) -> Agreement:
-        """Agree in some of the steps.
-
-        Processes whose batches do not come from exchanges need not stop at the same step, since the state of the main
-        process is the one that is saved.
-        """
-        if group and not own.interrupted and step % self._period:
+        """Agree in some of the steps, the same in all processes."""
+        if group and step % self._period:
             return Agreement(stop=False, bad_records=0, ended=False)
         return _agree(self._world, group, own, [])[0]
 
@@ -151,6 +153,7 @@ class ShardedSteps:
         """
         share = ShardsOfBatches(devices.count, world, devices.minimum)
         self.share: Share = share
+        self.draws_in_lockstep = False
         self.batches_per_step = accumulation * len(share.shards)
         self._shards = share.shards
         self._stepper = stepper

@@ -181,7 +181,7 @@ def _train_epoch(training: Training, state: TrainingState, observer: Observer, c
         groups = timing.measure_waiting(_grouped(batches, steps.batches_per_step))
         while True:
             state.stream.begin_step()
-            group, interrupted = _next_group(groups, training.interrupted)
+            group, interrupted = _next_group(groups, training.interrupted, drawn=steps.draws_in_lockstep)
             own = Situation(interrupted, training.bad_records.unshared, state.stream.mark)
             with timing.host("exchange"):
                 agreement = steps.agree(group, progress.step, own)
@@ -210,10 +210,17 @@ def _steps_of_phase(training: Training, inputs: PhaseInputs) -> Steps:
     return ShardedSteps(stepper, inputs.forward, world, accumulation, training.devices, training.order)
 
 
-def _next_group(groups: Iterator[list[Batch]], interrupted: Callable[[], bool]) -> tuple[list[Batch], bool]:
-    """Return the batches of the next step, none at the end of the epoch; and whether this process is to stop."""
+def _next_group(
+    groups: Iterator[list[Batch]], interrupted: Callable[[], bool], *, drawn: bool
+) -> tuple[list[Batch], bool]:
+    """Return the batches of the next step, and whether this process is to stop.
+
+    There are none at the end of the epoch; and unless they must be `drawn`, if this process is to stop.
+    """
     try:
-        return ([], True) if interrupted() else (next(groups, []), False)
+        if interrupted() and not drawn:
+            return [], True
+        return next(groups, []), drawn and interrupted()
     except JobStopped:
         return [], True
 
