@@ -43,14 +43,21 @@ def test_arena_uses_memory_first_then_disk(
 ) -> None:
     budget = CacheBudget(tmp_path, CPU, size_gb)
     assert budget.memory_bytes() == memory
-    assert allocated_bytes(budget.byte_arena(budget.memory_bytes())) == total_bytes
+    assert allocated_bytes(ByteArena(*budget.byte_limits(budget.memory_bytes()), tmp_path)) == total_bytes
     used = memory - memory // 2
-    assert allocated_bytes(budget.byte_arena(memory // 2, used_bytes=used)) == total_bytes - used
+    assert allocated_bytes(ByteArena(*budget.byte_limits(memory // 2, used_bytes=used), tmp_path)) == total_bytes - used
 
 
 def test_halved_budget_halves_only_the_limit_of_the_user(tmp_path: Path) -> None:
     assert CacheBudget(tmp_path, CPU, 0.002).halved().memory_bytes() == MB
     assert CacheBudget(tmp_path, CPU, None).halved().memory_bytes() == 5 * MB
+
+
+def test_processes_that_do_not_share_caches_divide_the_budget(tmp_path: Path) -> None:
+    divided = CacheBudget(tmp_path, CPU, 0.008).divided(4)
+    assert divided.memory_bytes() == 1.25 * MB
+    assert sum(divided.byte_limits(divided.memory_bytes())) == 2 * MB
+    assert divided.store_limits(1).file_bytes == 2 * MB
 
 
 def test_store_limits_are_a_share_of_the_budget(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 from finetune.data.loading.batches import Batch, Batches
 from finetune.data.loading.dataset import Dataset
 from finetune.data.loading.shares import WHOLE_BATCHES, Share
+from finetune.features.exchange import FeatureExchange
 from finetune.features.extractor import FeatureChunk, FeatureExtractor
 from finetune.features.store import BAD, NOT_CACHED, FeatureStore, StoreLimits, copy_to_device
 
@@ -22,24 +23,37 @@ class FeatureBatches:
 
     Cached features are gathered; others are computed when their batch is due, and cached if there is space. So training
     can start or resume with an incomplete cache, and caching does not change a bit.
+
+    Several processes compute the features of their own batches; or those of all batches together, if every process
+    needs all of them. In the second case, all processes draw the same batches at the same time.
     """
 
-    def __init__(self, batches: Batches, extractor: FeatureExtractor, views: int, limits: StoreLimits) -> None:
+    def __init__(
+        self,
+        batches: Batches,
+        extractor: FeatureExtractor,
+        views: int,
+        store: FeatureStore | StoreLimits,
+        exchange: FeatureExchange | None = None,
+    ) -> None:
         """Initialize without computing any feature.
 
         Args:
             batches: batches of the records.
             extractor: configuration of the frozen prefix's forward pass.
             views: number of cached augmented views; epochs cycle through them.
-            limits: limits of the feature store.
+            store: store with an entry for each view of each record, or the limits of a new one.
+            exchange: the processes that compute all features together; `None` if this process computes its own.
         """
-        # With one vector per record there is no padding to save, so a fully random order is better.
-        self._batches = batches if extractor.split.padding else batches.without_length_grouping()
+        self._batches = feature_batches(batches, extractor)
         self._extractor = extractor
         self._views = views
+        self._exchange = exchange
         dataset = batches.dataset
         self._count = len(dataset)
-        self._store = FeatureStore(self._count * views, limits, extractor.split.padding, extractor.max_length)
+        if isinstance(store, StoreLimits):
+            store = FeatureStore(self._count * views, store, extractor.split.padding, extractor.max_length)
+        self._store = store
         labels = [dataset.reader.labels(index) for index in dataset.indices]
         self._targets = dataset.label_map.targets(labels).to(extractor.device)
         self._uncached: dict[int, dict[str, Tensor]] = {}
@@ -72,31 +86,81 @@ class FeatureBatches:
         view = epoch % self._views
         shares = self._batches.share_of(share).select(self._batches.positions(epoch, first))
         lists = [np.asarray(positions, np.int64) for positions in shares]
+        missing = self._missing(np.concatenate([np.empty(0, np.int64), *lists]), view)
+        pending = np.zeros(self._count, np.bool_)
+        pending[missing] = True
         self._uncached.clear()
-        with closing(self._compute(lists, view)) as chunks:
+        with closing(self._compute(missing, view)) as computed:
             for positions in lists:
-                entries = positions + view * self._count
-                while not self._is_ready(entries):
-                    self._add_chunk(next(chunks), view)
-                yield self._batch(positions, entries)
+                while pending[positions].any():
+                    pending[next(computed)] = False
+                yield self._batch(positions, positions + view * self._count)
 
-    def _compute(self, lists: list[NDArray[np.int64]], view: int) -> Generator[FeatureChunk, None, None]:
-        requested = np.concatenate([np.empty(0, np.int64), *lists])
-        missing = requested[self._store.lengths[requested + view * self._count] == NOT_CACHED]
-        return self._extractor.compute(self._batches, missing.tolist(), view)
+    def _missing(self, requested: NDArray[np.int64], view: int) -> NDArray[np.int64]:
+        """Return the positions whose features are to be computed, in the requested order."""
+        is_missing: NDArray[np.bool_] = self._store.lengths[requested + view * self._count] == NOT_CACHED
+        if self._exchange is not None:
+            # Hosts differ in what they cached.
+            is_missing = self._exchange.world.union(is_missing)
+        missing: NDArray[np.int64] = requested[is_missing]
+        return missing
 
-    def _is_ready(self, entries: NDArray[np.int64]) -> bool:
-        missing = entries[self._store.lengths[entries] == NOT_CACHED]
-        return all(int(entry) in self._uncached for entry in missing)
-
-    def _add_chunk(self, chunk: FeatureChunk, view: int) -> None:
-        """Cache the features that fit, and hold the rest until their batch is due."""
-        offset = view * self._count
-        self._store.lengths[chunk.bad + offset] = BAD
-        entries = chunk.positions + offset
-        if not len(entries):
+    def _compute(self, missing: NDArray[np.int64], view: int) -> Generator[NDArray[np.int64], None, None]:
+        """Compute features, and yield the positions that are done."""
+        if self._exchange is not None:
+            with closing(self._exchange.rounds(self._extractor, self._batches, missing.tolist(), view)) as rounds:
+                for chunks in rounds:
+                    yield self._add_round(self._exchange, chunks, view)
             return
-        for row in range(self._store.put(entries, chunk.features), len(entries)):
+        with closing(self._extractor.compute(self._batches, missing.tolist(), view)) as computed:
+            for chunk in computed:
+                self._cache(chunk, view)
+                self._hold(chunk, view)
+                yield np.concatenate([chunk.positions, chunk.bad])
+
+    def _add_round(self, exchange: FeatureExchange, own: list[FeatureChunk], view: int) -> NDArray[np.int64]:
+        """Cache the features that all processes have computed; return their positions."""
+        store, world = self._store, exchange.world
+        for chunk in own:
+            self._cache(chunk, view)
+        headers = exchange.headers(own)
+        all_headers = [header for headers_of_rank in headers for header in headers_of_rank]
+        for header in all_headers:
+            self._note_bad(header.bad, view)
+        computed = np.concatenate([np.empty(0, np.int64), *(header.positions for header in all_headers)])
+        entries = computed + view * self._count
+        if world.spans_hosts or not store.is_shared or not store.is_cached(entries).all():
+            received = list(exchange.receive(own, headers))
+            for rank, chunk in received:
+                # Otherwise another process of this host caches the chunk.
+                if not store.is_shared or (world.local_rank == 0 and not world.is_local(rank)):
+                    self._cache(chunk, view)
+            if world.spans_hosts:
+                world.barrier()
+            for _, chunk in received:
+                self._hold(chunk, view)
+        return np.concatenate([computed, *(header.bad for header in all_headers)])
+
+    def _note_bad(self, positions: NDArray[np.int64], view: int) -> None:
+        self._store.lengths[positions + view * self._count] = BAD
+
+    def _cache(self, chunk: FeatureChunk, view: int) -> None:
+        """Cache the features that fit and are not cached yet."""
+        self._note_bad(chunk.bad, view)
+        entries = chunk.positions + view * self._count
+        new = ~self._store.is_cached(entries)
+        if not new.any():
+            return
+        features = chunk.features
+        if not new.all():
+            rows = torch.from_numpy(np.flatnonzero(new))
+            features = {name: value[copy_to_device(rows, value.device)] for name, value in features.items()}
+        self._store.put(entries[new], features)
+
+    def _hold(self, chunk: FeatureChunk, view: int) -> None:
+        """Hold the features that are not cached until their batch is due."""
+        entries = chunk.positions + view * self._count
+        for row in np.flatnonzero(~self._store.is_cached(entries)).tolist():
             self._uncached[int(entries[row])] = {name: value[row : row + 1] for name, value in chunk.features.items()}
 
     def _batch(self, positions: NDArray[np.int64], entries: NDArray[np.int64]) -> Batch:
@@ -114,3 +178,9 @@ class FeatureBatches:
             for row, (entry, entry_is_cached) in enumerate(zip(entries, cached, strict=True))
         ]
         return self._store.merge(rows)
+
+
+def feature_batches(batches: Batches, extractor: FeatureExtractor) -> Batches:
+    """Return the batches in which the features of records are used."""
+    # With one vector per record there is no padding to save, so a fully random order is better.
+    return batches if extractor.split.padding else batches.without_length_grouping()

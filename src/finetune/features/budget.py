@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 
-from finetune.data.loading.byte_arena import ByteArena
 from finetune.features.store import StoreLimits
 
 _GB = 10**9
@@ -24,11 +23,13 @@ class CacheBudget:
         folder: folder on the fastest local disk.
         device: device of the model.
         size_gb: limit in gigabytes set by the user, if any.
+        copies: number of processes of the host that cache for themselves, and share memory and disk equally.
     """
 
     folder: Path
     device: torch.device
     size_gb: float | None
+    copies: int = 1
 
     def store_limits(self, share: float) -> StoreLimits:
         """Return the store limits for a share of all features."""
@@ -36,12 +37,17 @@ class CacheBudget:
         on_device = int(self._on_device() * share)
         return StoreLimits(memory, disk, self.folder, self.device, on_device)
 
-    def byte_arena(self, memory_bytes: int, used_bytes: int = 0) -> ByteArena:
-        """Return an arena of `memory_bytes` in memory, then disk; `used_bytes` of the limit are already in use."""
+    def byte_limits(self, memory_bytes: int, used_bytes: int = 0) -> tuple[int, int]:
+        """Return limits for memory and disk; `used_bytes` of the user's limit are already in use."""
         memory_bytes, disk_bytes = max(0, memory_bytes), self._disk()
         if self.size_gb is not None:
-            disk_bytes = min(disk_bytes, max(0, int(self.size_gb * _GB) - memory_bytes - used_bytes))
-        return ByteArena(memory_bytes, disk_bytes, self.folder)
+            limit = int(self.size_gb * _GB) // self.copies
+            disk_bytes = min(disk_bytes, max(0, limit - memory_bytes - used_bytes))
+        return memory_bytes, disk_bytes
+
+    def divided(self, copies: int) -> CacheBudget:
+        """Return the part of the budget for one of the processes of the host that cache for themselves."""
+        return replace(self, copies=copies)
 
     def halved(self) -> CacheBudget:
         """Return the budget with half of the user's limit, for jobs with two kinds of caches."""
@@ -49,10 +55,10 @@ class CacheBudget:
 
     def memory_bytes(self) -> int:
         """Available bytes of host memory."""
-        return self._limited(int(available_memory() * _MEMORY_SHARE))
+        return self._limited(int(available_memory() * _MEMORY_SHARE)) // self.copies
 
     def _disk(self) -> int:
-        return self._limited(int(shutil.disk_usage(self.folder).free * _DISK_SHARE))
+        return self._limited(int(shutil.disk_usage(self.folder).free * _DISK_SHARE)) // self.copies
 
     def _on_device(self) -> int:
         if self.device.type != "cuda":

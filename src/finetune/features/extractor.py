@@ -74,16 +74,30 @@ class FeatureExtractor:
     context: Callable[[], AbstractContextManager[object]]
     concurrency: int = 1
 
-    def compute(self, batches: Batches, positions: Sequence[int], view: int) -> Generator[FeatureChunk, None, None]:
+    def list_size(self, count: int, processes: int = 1) -> int:
+        """Return the number of records that `compute` reads at a time, a multiple of `chunk_size`.
+
+        Args:
+            count: number of records to compute, in all processes together.
+            processes: number of processes that exchange their features.
+        """
+        if self.max_length == 1:
+            return self.chunk_size
+        texts = -(-min(_MAX_TEXTS, _MAX_TOKENS[self.device.type] // self.max_length, count) // processes)
+        return max(1, -(-texts // self.chunk_size)) * self.chunk_size
+
+    def compute(
+        self, batches: Batches, positions: Sequence[int], view: int, list_size: int | None = None
+    ) -> Generator[FeatureChunk, None, None]:
         """Read records and yield their features in chunks, approximately in the requested order.
 
         Args:
             batches: reads and transforms records, ahead of the computation.
             positions: dataset positions of the records.
             view: number of the augmented view.
+            list_size: number of records read at a time, whose chunks are yielded before those of later records.
         """
-        texts = max(self.chunk_size, min(_MAX_TEXTS, _MAX_TOKENS[self.device.type] // self.max_length))
-        size = self.chunk_size if self.max_length == 1 else texts
+        size = list_size or self.list_size(len(positions))
         lists = [list(positions[start : start + size]) for start in range(0, len(positions), size)]
         with closing(batches.prepare(lists, view)) as prepared:
             chunks = (

@@ -15,6 +15,7 @@ import torch
 import finetune
 from finetune.data.bad_records import BadRecordError
 from finetune.data.loading.batches import Batches
+from finetune.distributed.world import World
 from finetune.errors import DataError
 from finetune.features.extractor import FeatureExtractor
 from finetune.models.backbone import Backbone
@@ -23,6 +24,7 @@ from finetune.runtime.threads import usable_cores
 
 _LIBRARIES = ("torch", "torchvision", "pillow", "transformers", "tokenizers")
 _HEAD_CONFIG_NAMES = frozenset({"num_classes", "num_labels", "id2label", "label2id", "problem_type", "_name_or_path"})
+_ONE_PROCESS = World()
 _RECORDS_AT_ONCE = 256
 _MAX_THREADS = 16
 
@@ -40,13 +42,16 @@ class FrozenPrefix:
     precision: str
 
 
-def feature_key(prefix: FrozenPrefix, batches: Batches, variation: Sequence[object]) -> str:
+def feature_key(
+    prefix: FrozenPrefix, batches: Batches, variation: Sequence[object], world: World = _ONE_PROCESS
+) -> str:
     """Return the cache key of the features of some records, 64 hexadecimal digits. Reads every record once.
 
     Args:
         prefix: frozen prefix that computes the features.
         batches: batches of the records.
         variation: JSON values that determine the augmentation; empty without augmentation.
+        world: the processes that read the records together.
     """
     backbone, split_index, extractor = prefix.backbone, prefix.split_index, prefix.extractor
     fields = {
@@ -64,7 +69,7 @@ def feature_key(prefix: FrozenPrefix, batches: Batches, variation: Sequence[obje
             *_describe_machine(extractor.device),
         ],
         "versions": [finetune.__version__, *(f"{name} {version(name)}" for name in _LIBRARIES)],
-        "records": _digest_records(batches, with_keys=bool(variation)),
+        "records": _digest_records(batches, world, with_keys=bool(variation)),
     }
     return hashlib.sha256(json.dumps(fields, sort_keys=True, default=str).encode()).hexdigest()
 
@@ -86,16 +91,20 @@ def _describe_machine(device: torch.device) -> list[object]:
     return [platform.machine(), torch.backends.cpu.get_cpu_capability(), "one thread"]
 
 
-def _digest_records(batches: Batches, *, with_keys: bool) -> str:
+def _digest_records(batches: Batches, world: World, *, with_keys: bool) -> str:
     """Hash the contents of the records in dataset order, with their keys if augmentation depends on those."""
     digest = hashlib.sha256()
     count = len(batches.dataset)
-    with ThreadPoolExecutor(min(_MAX_THREADS, usable_cores())) as threads:
-        for start in range(0, count, _RECORDS_AT_ONCE):
-            positions = range(start, min(start + _RECORDS_AT_ONCE, count))
-            digests = threads.map(lambda position: _digest_record(batches, position), positions)
-            for position, record_digest in zip(positions, digests, strict=True):
-                digest.update(record_digest + (batches.dataset.key(position).encode() + b"\0" if with_keys else b""))
+    own: list[bytes] = []
+    with ThreadPoolExecutor(min(_MAX_THREADS, max(1, usable_cores() // world.local_size))) as threads:
+        for start in range(world.rank, count, world.size * _RECORDS_AT_ONCE):
+            positions = range(start, min(start + world.size * _RECORDS_AT_ONCE, count), world.size)
+            own.extend(threads.map(lambda position: _digest_record(batches, position), positions))
+    digests = world.all_gather(own)
+    for position in range(count):
+        digest.update(digests[position % world.size][position // world.size])
+        if with_keys:
+            digest.update(batches.dataset.key(position).encode() + b"\0")
     return digest.hexdigest()
 
 

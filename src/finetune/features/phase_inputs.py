@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 
 from finetune.data.loading.batches import Batches, BatchSource
 from finetune.data.loading.device_prefetch import DevicePrefetcher
 from finetune.data.pipe.batches import StreamBatches
-from finetune.features.batches import FeatureBatches
+from finetune.distributed.host_memory import share_bytes
+from finetune.distributed.world import World
+from finetune.features.batches import FeatureBatches, feature_batches
 from finetune.features.budget import CacheBudget
+from finetune.features.exchange import FeatureExchange
 from finetune.features.extractor import FeatureExtractor
 from finetune.features.image_cache_policy import ImageCachePolicy
 from finetune.features.key import FrozenPrefix, feature_key
+from finetune.features.lengths import measure_lengths
 from finetune.features.plan import CachePlan
-from finetune.features.store import StoreLimits
+from finetune.features.store import FeatureStore, StoreLimits
+from finetune.features.store_index import SharedIndex, SharedStoreMemory
 from finetune.features.stream import FeatureStream
 from finetune.features.warm_features import WarmFeatures
 from finetune.features.warm_pool import WarmPool
@@ -29,6 +35,7 @@ from finetune.training.inputs import PhaseInputs
 _SINGLE_THREAD_MAX_MACS = 1 << 23
 """Multiply-adds per batch up to which a single CPU thread is faster than two or four."""
 
+_ONE_PROCESS = World()
 _RESERVE_DIVISOR = 8
 """Space is reserved for one eighth more records than the estimated length of a stream."""
 
@@ -55,20 +62,34 @@ class _CacheRequest:
         views: number of augmented views per record.
         count: number of records; 0 if unknown.
         share: share of the cache budget; 0 to compute the features in every epoch.
+        use: features that a process needs: of its shards, which differ between epochs; of the same batches in every
+            epoch; or of all records, so that the processes compute them together.
     """
 
     views: int
     count: int
     share: float
+    use: Literal["shards", "same batches", "all"]
 
 
 class CachedInputProvider:
     """The batches of each phase: features if a prefix of the model is frozen, else records.
 
     The frozen prefix always runs separately from the other layers, cached or not, so caching does not change a bit.
+
+    All processes of the job call the methods together. If the head alone is trained, each of them trains it on whole
+    batches, and they compute the features together; so the result does not depend on the number of devices.
     """
 
-    def __init__(self, cache_plan: CachePlan, sources: RecordSources, folder: Path, warm_pool: WarmPool) -> None:
+    def __init__(
+        self,
+        cache_plan: CachePlan,
+        sources: RecordSources,
+        folder: Path,
+        warm_pool: WarmPool,
+        world: World = _ONE_PROCESS,
+        interrupted: Callable[[], bool] = lambda: False,
+    ) -> None:
         """Initialize without computing any feature.
 
         Args:
@@ -76,17 +97,38 @@ class CachedInputProvider:
             sources: batches of records for training and validation.
             folder: folder on the fastest local disk.
             warm_pool: feature cache shared with earlier and later jobs.
+            world: the processes of the job.
+            interrupted: returns whether this process is to stop.
         """
-        self._warm_features = WarmFeatures(warm_pool)
+        self._warm_features = WarmFeatures(warm_pool, world)
+        self._folder = folder
+        self._world = world
+        self._interrupted = interrupted
+        # The threads that compute a step later may be fewer: they are those of one virtual device.
+        self._cores = torch.get_num_threads()
         self._cache_plan = cache_plan
         self._sources = sources
         self._budget = CacheBudget(folder, cache_plan.numerics.device, cache_plan.spec.features.size_gb)
         if cache_plan.caches_features_and_images:
             self._budget = self._budget.halved()
-        self._image_cache = ImageCachePolicy(cache_plan, self._budget)
+        self._image_cache = ImageCachePolicy(cache_plan, self._budget, world)
         self._split_index = 0
         self._training: PhaseInputs | None = None
         self._validation: PhaseInputs | None = None
+
+    def in_world(self, world: World) -> CachedInputProvider:
+        """Return the provider, before its first use, for those processes of the job that train."""
+        provider = CachedInputProvider(
+            self._cache_plan, self._sources, self._folder, self._warm_features.pool, world, self._interrupted
+        )
+        provider._cores = self._cores
+        return provider
+
+    def trains_replicated(self, phase: Phase) -> bool:
+        """Return whether every process trains whole batches in a phase, since it trains the head on cached features."""
+        split_index, groups = self._cache_plan.split_index(phase), self._cache_plan.backbone.layer_groups()
+        train = self._sources.train
+        return 0 < split_index == len(groups) - 1 and isinstance(train, Batches) and not train.is_sharded
 
     @property
     def records(self) -> BatchSource:
@@ -108,6 +150,8 @@ class CachedInputProvider:
         """Return the input for the whole model, from records; `None` without records."""
         if batches is None:
             return None
+        if isinstance(batches, Batches) and not batches.is_sharded:
+            measure_lengths(batches, self._world, self._interrupted)
         forward, device = self._cache_plan.backbone.forward, self._cache_plan.numerics.device
         return PhaseInputs(DevicePrefetcher(batches, device) if device.type == "cuda" else batches, forward)
 
@@ -153,10 +197,12 @@ class CachedInputProvider:
         train_count = _record_count(train)
         validation_count = 0 if validation is None else _record_count(validation) or train_count
         share = train_count * views / max(1, train_count * views + validation_count)
-        train_request = _CacheRequest(views, train_count, share if cache_plan.reuses_features(phase) else 0)
+        use: Literal["shards", "all"] = "all" if self.trains_replicated(phase) else "shards"
+        train_request = _CacheRequest(views, train_count, share if cache_plan.reuses_features(phase) else 0, use)
         self._training = self._feature_inputs(extractor, train, train_request)
         if validation is not None:
-            validation_request = _CacheRequest(1, validation_count, 1 - share if cache_plan.is_cache_enabled else 0)
+            validation_share = 1 - share if cache_plan.is_cache_enabled else 0
+            validation_request = _CacheRequest(1, validation_count, validation_share, "same batches")
             self._validation = self._feature_inputs(extractor, validation, validation_request)
 
     def _build_extractor(self) -> FeatureExtractor:
@@ -167,30 +213,73 @@ class CachedInputProvider:
         split = backbone.split(self._split_index).fold_batchnorms(numerics.autocast)
         # Return memory freed after building and inspecting the model.
         release_freed_memory()
-        concurrency = torch.get_num_threads() if device.type == "cpu" else 1
+        concurrency = self._cores if device.type == "cpu" else 1
         return FeatureExtractor(split, batch_size, expects.max_length, device, numerics.context, concurrency)
 
     def _feature_inputs(
         self, extractor: FeatureExtractor, batches: BatchSource, cache_request: _CacheRequest
     ) -> PhaseInputs:
         """Return the input for the trainable suffix, from the features of records."""
-        views, count, share = cache_request.views, cache_request.count, cache_request.share
-        limits = self._budget.store_limits(share) if share else StoreLimits(0, device=extractor.device)
         source: FeatureStream | FeatureBatches
         if isinstance(batches, StreamBatches):
+            count, share = cache_request.count, cache_request.share
+            budget = self._budget.divided(self._world.local_size)
+            limits = budget.store_limits(share) if share else StoreLimits(0, device=extractor.device)
             # The count may be an estimate, so reserve more.
-            source = FeatureStream(batches, extractor, views, limits, count + count // _RESERVE_DIVISOR)
+            count += count // _RESERVE_DIVISOR
+            source = FeatureStream(batches, extractor, cache_request.views, limits, count)
         elif isinstance(batches, Batches):
-            source = FeatureBatches(batches, extractor, views, limits)
-            if share and not batches.is_sharded:
-                self._load_warm_features(source, extractor, batches, views)
+            source = self._feature_batches(extractor, batches, cache_request)
         else:
             raise TypeError(f"cannot compute features of {type(batches).__name__}")
         # A stream is read once per host, so its features are exchanged.
         is_exchanged = isinstance(batches, StreamBatches) and not batches.is_sharded and self._is_suffix_the_head()
         return PhaseInputs(
-            source, extractor.split.suffix, self._is_suffix_single_threaded(), is_exchanged, in_lockstep=is_exchanged
+            source,
+            extractor.split.suffix,
+            self._is_suffix_single_threaded(),
+            replicated=is_exchanged or cache_request.use == "all",
+            in_lockstep=is_exchanged,
         )
+
+    def _feature_batches(
+        self, extractor: FeatureExtractor, batches: Batches, cache_request: _CacheRequest
+    ) -> FeatureBatches:
+        exchange: FeatureExchange | None = None
+        if self._world.size > 1 and not batches.is_sharded:
+            measure_lengths(feature_batches(batches, extractor), self._world, self._interrupted)
+            if cache_request.use == "all":
+                exchange = FeatureExchange(self._world, self._interrupted, extractor.device)
+        store = self._store(extractor, batches, cache_request)
+        source = FeatureBatches(batches, extractor, cache_request.views, store, exchange)
+        if cache_request.share and not batches.is_sharded:
+            self._load_warm_features(source, extractor, batches, cache_request.views)
+        return source
+
+    def _store(self, extractor: FeatureExtractor, batches: Batches, cache_request: _CacheRequest) -> FeatureStore:
+        """Return a store for the features of records, shared by the processes of each host."""
+        world, padding, max_length = self._world, extractor.split.padding, extractor.max_length
+        entries = len(batches.dataset) * cache_request.views
+        if not cache_request.share:
+            return FeatureStore(entries, StoreLimits(0, device=extractor.device), padding, max_length)
+        expected: int | None = None
+        if cache_request.use == "same batches" and world.size > 1:
+            own = -(-len(batches) // world.size) * batches.batch_size
+            expected = min(entries, own * world.local_size)
+        limits = self._budget.store_limits(cache_request.share)
+        if world.size == 1:
+            return FeatureStore(entries, limits, padding, max_length)
+        if cache_request.use != "all" and world.local_size > 1:
+            # The other processes of the host need these features too.
+            limits = replace(limits, device_bytes=0)
+        index = share_bytes(world, SharedIndex.required_bytes(entries))
+        memory = share_bytes(world, limits.memory_bytes)
+        disk = share_bytes(world, limits.file_bytes, limits.folder)
+        shared = None if index is None or memory is None or disk is None else SharedStoreMemory(index, memory, disk)
+        if shared is None:
+            divided = self._budget.divided(world.local_size).store_limits(cache_request.share)
+            limits = replace(divided, device_bytes=limits.device_bytes)
+        return FeatureStore(entries, limits, padding, max_length, shared=shared, expected_entries=expected)
 
     def _load_warm_features(
         self, features: FeatureBatches, extractor: FeatureExtractor, batches: Batches, views: int
@@ -199,7 +288,7 @@ class CachedInputProvider:
         backbone, spec = self._cache_plan.backbone, self._cache_plan.spec
         variation = [spec.data.augmentation, spec.run.seed, views] if batches.is_augmented else []
         prefix = FrozenPrefix(backbone, self._split_index, extractor, self._cache_plan.numerics.name)
-        self._warm_features.load(features, lambda: feature_key(prefix, batches, variation))
+        self._warm_features.load(features, lambda: feature_key(prefix, batches, variation, self._world))
 
     def _is_suffix_single_threaded(self) -> bool:
         """Return whether the suffix is the head alone, and small enough per batch for a single CPU thread."""

@@ -5,21 +5,32 @@ from __future__ import annotations
 import logging
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from finetune.features.store_index import (
+    BAD,
+    NOT_CACHED,
+    PrivateIndex,
+    RowFormat,
+    SharedIndex,
+    SharedStoreMemory,
+    StoreIndex,
+    StoreLayout,
+)
 from finetune.runtime.mapped_file import map_temporary_file
+
+__all__ = ["BAD", "NOT_CACHED", "FeatureStore", "StoreLimits", "copy_to_device"]
 
 logger = logging.getLogger(__name__)
 
-NOT_CACHED, BAD = -1, -2
-"""Lengths of records that are not cached, and of records that cannot be decoded."""
 _LENGTH_RATIO = 4
 """Assumed ratio of the maximum length of texts to their mean length."""
 _LENGTHS_KEY, _BEGINS_KEY, _ROWS_PREFIX, _CHANNELS_LAST_PREFIX = "lengths", "begins", "rows/", "turned/"
@@ -47,12 +58,20 @@ class StoreLimits:
 class FeatureStore:
     """Features of numbered entries: one row each, or one row per token for texts of variable length.
 
-    Attributes:
-        lengths: `[entries]` number of rows of each entry, `NOT_CACHED` or `BAD`.
-        begins: `[entries]` first row of each cached entry.
+    The processes of a host may share a store in host memory or on disk. An entry that one of them has cached is cached
+    for all; a process reads it only after the processes have waited for each other, or if it has cached it itself.
     """
 
-    def __init__(self, entries: int, limits: StoreLimits, padding: Mapping[str, float], max_length: int = 1) -> None:
+    def __init__(
+        self,
+        entries: int,
+        limits: StoreLimits,
+        padding: Mapping[str, float],
+        max_length: int = 1,
+        *,
+        shared: SharedStoreMemory | None = None,
+        expected_entries: int | None = None,
+    ) -> None:
         """Initialize without allocating memory.
 
         Args:
@@ -60,17 +79,33 @@ class FeatureStore:
             limits: limits and locations of the store.
             padding: padding value by feature name, for shorter entries; empty if each entry has one row.
             max_length: maximum number of rows per entry, if padded.
+            shared: memory shared by the processes of the host, unless the features are stored on the device.
+            expected_entries: number of entries to reserve space for; `None` for all.
         """
-        self.lengths: NDArray[np.int64] = np.full(entries, NOT_CACHED, np.int64)
-        self.begins: NDArray[np.int64] = np.zeros(entries, np.int64)
+        self._index: StoreIndex = PrivateIndex(entries) if shared is None else SharedIndex(shared.index, entries)
+        self._shared = shared
         self._limits = limits
         self._padding = dict(padding)
         self._max_length = max_length if padding else 1
-        self._max_rows = entries * self._max_length
+        self._max_rows = (entries if expected_entries is None else expected_entries) * self._max_length
         self._rows: dict[str, Tensor] = {}
-        self._channels_last: dict[str, bool] = {}
-        self._capacity = 0
-        self._next = 0
+        self._layout: StoreLayout | None = None
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """`[entries]` number of rows of each entry, `NOT_CACHED` or `BAD`."""
+        return self._index.lengths
+
+    @property
+    def begins(self) -> NDArray[np.int64]:
+        """`[entries]` first row of each cached entry."""
+        return self._index.begins
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether what this process caches is cached for the other processes of the host as well."""
+        self._find_layout()
+        return self._shared is not None
 
     def is_cached(self, entries: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return which entries are cached."""
@@ -79,37 +114,37 @@ class FeatureStore:
     @property
     def used_bytes(self) -> int:
         """Bytes used by the cached features."""
-        return sum(rows[0].numel() * rows.element_size() * self._next for rows in self._rows.values() if len(rows))
+        formats = () if self._find_layout() is None else self._formats.values()
+        return sum(row_format.row_bytes for row_format in formats) * self._index.used
 
     def put(self, entries: NDArray[np.int64], features: Mapping[str, Tensor]) -> int:
         """Cache as many of the first rows of features as fit; return the number of cached entries."""
         lengths = self._lengths_of(features)
-        if not self._rows:
-            # Results of a convolution may depend on the memory format of its input, so the format is preserved.
-            self._channels_last = {
-                name: value.dim() == 4 and value.is_contiguous(memory_format=torch.channels_last)
-                for name, value in features.items()
-            }
-            self._reserve({name: self._as_rows(name, features, len(value))[:1] for name, value in features.items()})
-        ends = self._next + np.cumsum(lengths)
-        count = int(np.searchsorted(ends, self._capacity, side="right"))
+        layout = self._lay_out(lambda: {name: self._format_of(value) for name, value in features.items()})
+        begin, count = self._index.claim(lengths, layout.capacity)
         if not count:
             return 0
-        end = int(ends[count - 1])
+        ends = begin + np.cumsum(lengths[:count])
         for name, rows in self._rows.items():
-            rows[self._next : end].copy_(self._as_rows(name, features, count))
-        self.begins[entries[:count]] = ends[:count] - lengths[:count]
+            rows[begin : int(ends[-1])].copy_(self._as_rows(name, features, count))
+        self.begins[entries[:count]] = ends - lengths[:count]
         self.lengths[entries[:count]] = lengths[:count]
-        self._next = end
         return count
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return all cached features, on the host, for `load_state_dict`."""
+        formats = {} if self._find_layout() is None else self._formats
         rows = {
-            f"{_CHANNELS_LAST_PREFIX if self._channels_last[name] else _ROWS_PREFIX}{name}": value[: self._next].cpu()
-            for name, value in self._rows.items()
+            f"{_CHANNELS_LAST_PREFIX if row_format.channels_last else _ROWS_PREFIX}{name}": self._rows[name][
+                : self._index.used
+            ].cpu()
+            for name, row_format in formats.items()
         }
-        return {**rows, _LENGTHS_KEY: torch.from_numpy(self.lengths), _BEGINS_KEY: torch.from_numpy(self.begins)}
+        return {
+            **rows,
+            _LENGTHS_KEY: torch.from_numpy(self.lengths.copy()),
+            _BEGINS_KEY: torch.from_numpy(self.begins.copy()),
+        }
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> int:
         """Load the state of another store of the same entries, as far as it fits; return the number of cached entries.
@@ -128,29 +163,34 @@ class FeatureStore:
         matches = lengths.shape == begins.shape == self.lengths.shape and (
             not self._padding or saved.keys() == self._padding.keys()
         )
-        if self._rows or not saved or not matches:
+        if self._find_layout() is not None or not saved or not matches:
             raise ValueError("the saved features are of other records")
-        self._channels_last = {name: f"{_CHANNELS_LAST_PREFIX}{name}" in state for name in saved}
-        self._reserve({name: value[:1] for name, value in saved.items()})
-        count = min(self._capacity, *(len(value) for value in saved.values()))
+        layout = self._lay_out(
+            lambda: {
+                name: RowFormat(_type_name(value), tuple(value.shape[1:]), f"{_CHANNELS_LAST_PREFIX}{name}" in state)
+                for name, value in saved.items()
+            }
+        )
+        count = min(layout.capacity, *(len(value) for value in saved.values()))
+        self._index.claim(np.asarray([count], np.int64), layout.capacity)
         # Bad records are not restored: they are read again, so that this job notes them too.
         restorable = (lengths >= 0) & (begins >= 0) & (begins + lengths <= count)
-        self.lengths[:] = np.where(restorable, lengths, NOT_CACHED)
-        self.begins[:] = np.where(restorable, begins, 0)
         for name, rows in self._rows.items():
             rows[:count].copy_(saved[name][:count])
-        self._next = count
+        self.begins[:] = np.where(restorable, begins, 0)
+        self.lengths[:] = np.where(restorable, lengths, NOT_CACHED)
         return int(restorable.sum())
 
     def gather(self, entries: NDArray[np.int64]) -> dict[str, Tensor]:
         """Return the features of cached entries, one row each, on the target device."""
+        self._find_layout()
         begins = torch.from_numpy(self.begins[entries])
         if not self._padding:
             return {name: self._as_features(name, self._select(rows, begins)) for name, rows in self._rows.items()}
         lengths = torch.from_numpy(self.lengths[entries])
         steps = torch.arange(int(lengths.max()) if len(lengths) else 0)
         inside = copy_to_device(steps < lengths.unsqueeze(1), self._limits.device)
-        index = (begins.unsqueeze(1) + steps).clamp(max=max(0, self._next - 1))
+        index = (begins.unsqueeze(1) + steps).clamp(max=max(0, self._index.used - 1))
         gathered = {}
         for name, rows in self._rows.items():
             selected = self._select(rows, index.flatten()).view(*index.shape, *rows.shape[1:])
@@ -177,7 +217,7 @@ class FeatureStore:
         values = features[name][:count]
         if self._padding:
             return values[features["attention_mask"][:count].bool()]
-        return values.permute(0, 2, 3, 1) if self._channels_last[name] else values
+        return values.permute(0, 2, 3, 1) if self._formats[name].channels_last else values
 
     def _select(self, rows: Tensor, index: Tensor) -> Tensor:
         if rows.device.type == "cpu" and self._limits.device.type == "cuda":
@@ -186,44 +226,104 @@ class FeatureStore:
         return rows.index_select(0, copy_to_device(index, rows.device))
 
     def _as_features(self, name: str, rows: Tensor) -> Tensor:
-        return rows.permute(0, 3, 1, 2) if self._channels_last[name] else rows
+        return rows.permute(0, 3, 1, 2) if self._formats[name].channels_last else rows
 
-    def _reserve(self, examples: Mapping[str, Tensor]) -> None:
-        """Allocate all rows, or as many as fit: on the device, else in memory, else in a file."""
-        bytes_per_row = sum(value[0].numel() * value.element_size() for value in examples.values())
+    @property
+    def _formats(self) -> Mapping[str, RowFormat]:
+        return {} if self._layout is None else self._layout.formats
+
+    def _format_of(self, value: Tensor) -> RowFormat:
+        """Return the format of the rows of a feature, given the features of some entries."""
+        if self._padding:
+            return RowFormat(_type_name(value), tuple(value.shape[2:]), channels_last=False)
+        # Results of a convolution may depend on the memory format of its input, so the format is preserved.
+        channels_last = value.dim() == 4 and value.is_contiguous(memory_format=torch.channels_last)
+        shape = value.permute(0, 2, 3, 1).shape[1:] if channels_last else value.shape[1:]
+        return RowFormat(_type_name(value), tuple(shape), channels_last)
+
+    def _find_layout(self) -> StoreLayout | None:
+        """Return the layout, possibly of another process of the host; `None` if nothing is cached."""
+        if self._layout is None and self._index.layout is not None:
+            self._adopt(self._index.layout)
+        return self._layout
+
+    def _lay_out(self, formats: Callable[[], Mapping[str, RowFormat]]) -> StoreLayout:
+        if self._layout is None:
+            self._adopt(self._index.lay_out(lambda: self._propose(formats())))
+        assert self._layout is not None  # noqa: S101  # set by `_adopt`
+        return self._layout
+
+    def _propose(self, formats: Mapping[str, RowFormat]) -> StoreLayout:
+        """Reserve space for all rows, or as many as fit: on the device, else in memory, else in a file."""
+        limits, shared = self._limits, self._shared
+        row_bytes = sum(row_format.row_bytes for row_format in formats.values())
         # Few texts have the maximum length.
-        requested_bytes = self._max_rows * bytes_per_row // (_LENGTH_RATIO if self._padding else 1)
-        limits = self._limits
-        on_device = limits.device.type != "cpu" and requested_bytes <= limits.device_bytes
-        if not on_device and requested_bytes > limits.memory_bytes and limits.file_bytes > limits.memory_bytes:
-            self._capacity = min(self._max_rows, limits.file_bytes // bytes_per_row)
-            self._rows = self._allocate_mapped(examples)
-        if not self._rows:
-            limit = limits.device_bytes if on_device else limits.memory_bytes
-            device = limits.device if on_device else torch.device("cpu")
-            self._capacity = min(self._max_rows, limit // bytes_per_row)
-            self._rows = {
-                name: torch.empty((self._capacity, *value.shape[1:]), dtype=value.dtype, device=device)
-                for name, value in examples.items()
-            }
-        if self._capacity < self._max_rows and not self._padding:
-            logger.info("Features of %d of %d records fit into the cache.", self._capacity, self._max_rows)
+        requested_bytes = self._max_rows * row_bytes // (_LENGTH_RATIO if self._padding else 1)
+        place: Literal["device", "memory", "disk"] = "memory"
+        capacity = limits.memory_bytes // row_bytes
+        if limits.device.type != "cpu" and requested_bytes <= limits.device_bytes:
+            place, capacity = "device", limits.device_bytes // row_bytes
+        elif requested_bytes > limits.memory_bytes and limits.file_bytes > limits.memory_bytes:
+            place, capacity = "disk", limits.file_bytes // row_bytes
+        if shared is not None and place != "device":
+            capacity = shared.capacity(row_bytes, len(formats), on_disk=place == "disk")
+        layout = StoreLayout(place, min(self._max_rows, capacity), formats)
+        if place == "disk" and not self._reserve_disk(layout):
+            capacity = limits.memory_bytes // row_bytes
+            if shared is not None:
+                capacity = shared.capacity(row_bytes, len(formats))
+            layout = StoreLayout("memory", min(self._max_rows, capacity), formats)
+        if layout.capacity < self._max_rows and not self._padding:
+            logger.info("Features of %d of %d records fit into the cache.", layout.capacity, self._max_rows)
+        return layout
 
-    def _allocate_mapped(self, examples: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Allocate memory-mapped unnamed files; return no rows if the disk is full."""
-        folder = self._limits.folder
-        if folder is None:
-            return {}
-        rows_by_name = {}
-        for name, value in examples.items():
-            shape = (self._capacity, *value.shape[1:])
-            try:
-                rows = map_temporary_file(folder, math.prod(shape), value.dtype)
-            except OSError as error:
-                logger.warning("Cannot cache features in %s: %s", folder, error)
-                return {}
-            rows_by_name[name] = rows.view(shape)
-        return rows_by_name
+    def _reserve_disk(self, layout: StoreLayout) -> bool:
+        """Reserve the disk space of all rows; return whether there is enough."""
+        try:
+            if self._shared is not None:
+                self._shared.disk.reserve(0, self._shared.disk_bytes(layout))
+            elif self._limits.folder is not None:
+                self._rows = self._map_files(layout, self._limits.folder)
+            else:
+                return False
+        except OSError as error:
+            logger.warning("Cannot cache features in %s: %s", self._limits.folder, error)
+            return False
+        return True
+
+    def _adopt(self, layout: StoreLayout) -> None:
+        """Use the rows of a layout."""
+        if layout.place == "device" and self._shared is not None:
+            # Every process has its own device; keep what is known about bad records.
+            shared_index, self._shared = self._index, None
+            self._index = PrivateIndex(len(shared_index.lengths))
+            self._index.lengths[:] = np.where(shared_index.lengths == BAD, BAD, NOT_CACHED)
+        self._layout = layout
+        if self._shared is not None:
+            self._rows = self._shared.rows(layout)
+        elif not self._rows:
+            device = self._limits.device if layout.place == "device" else torch.device("cpu")
+            self._rows = {
+                name: torch.empty((layout.capacity, *value.shape), dtype=value.torch_dtype, device=device)
+                for name, value in layout.formats.items()
+            }
+
+    @staticmethod
+    def _map_files(layout: StoreLayout, folder: Path) -> dict[str, Tensor]:
+        """Map unnamed files.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        rows = {}
+        for name, value in layout.formats.items():
+            shape = (layout.capacity, *value.shape)
+            rows[name] = map_temporary_file(folder, math.prod(shape), value.torch_dtype).view(shape)
+        return rows
+
+
+def _type_name(value: Tensor) -> str:
+    return str(value.dtype).removeprefix("torch.")
 
 
 def copy_to_device(values: Tensor, device: torch.device) -> Tensor:

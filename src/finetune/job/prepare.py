@@ -156,7 +156,9 @@ def prepare(request: Request, interruption: Interruption, scratch: Path, world: 
         plan=plan,
         cache_plan=cache_plan,
         loaders=loaders,
-        input_provider=CachedInputProvider(cache_plan, loaders, scratch, open_warm_pool(request, world)),
+        input_provider=CachedInputProvider(
+            cache_plan, loaders, scratch, open_warm_pool(request, world), world, interruption.requested
+        ),
         numerics=numerics,
         interruption=interruption,
         source_model=SourceModel(model_request, source),
@@ -171,10 +173,10 @@ def structure_of(backbone: Backbone, task: TaskName) -> ModelStructure:
 
 
 def open_warm_pool(request: Request, world: World) -> WarmPool:
-    """Features cached by jobs on this machine, within the size limit for all caches; the main process writes them."""
+    """Features cached by jobs on this machine, within the size limit for all caches; one process per host writes."""
     size_gb = request.spec.features.size_gb
     max_bytes = None if size_gb is None else int(size_gb * 10**9)
-    return WarmPool(request.paths.warm_pool, max_bytes, read_only=not world.is_main)
+    return WarmPool(request.paths.warm_pool, max_bytes, read_only=world.local_rank > 0)
 
 
 def locate_model(request: Request, task: TaskName, scratch: Path) -> tuple[ModelRequest, Source]:

@@ -127,13 +127,16 @@ def run_prepared(job: PreparedJob) -> None:
             f"virtual_devices={devices.count}, but each of the {job.world.size} processes needs one, as hosts have"
             " their own records (ShardedByS3Key): use a larger batch_size or fewer instances, or FullyReplicated."
         )
-    world = job.world.first(devices.count)
+    world: World | None = job.world
+    if not all(job.input_provider.trains_replicated(phase) for phase in job.plan.phases):
+        world = job.world.first(devices.count)
     if world is None:  # There are more processes than virtual devices.
         return
     if devices.threads is not None:
         torch.set_num_threads(devices.threads)
     idle, resumes = job.world.size - world.size, found.devices is not None
-    job = replace(job, world=world, devices=devices, idle_processes=idle, resumes=resumes)
+    provider = job.input_provider.in_world(world)
+    job = replace(job, world=world, devices=devices, input_provider=provider, idle_processes=idle, resumes=resumes)
     logger.info("%s", describe_plan(job))
     evaluate_and_export(job, train(job, found))
 

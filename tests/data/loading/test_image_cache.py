@@ -19,6 +19,7 @@ from finetune.data.loading.batches import Batch, Batches, BatchOptions
 from finetune.data.loading.byte_arena import ByteArena
 from finetune.data.loading.dataset import Dataset
 from finetune.data.loading.image_cache import DecodedImageCache
+from finetune.data.loading.image_storage import PrivateImages
 from finetune.data.record import Record
 from finetune.data.transforms.augmentation import augmentation_source_bytes, downscale_for_augmentation
 from finetune.data.transforms.base import ImageTransform
@@ -69,7 +70,9 @@ def batches(
     dataset = Dataset(reader, tuple(range(COUNT)), LabelMap(("a",), multi_label=False), transform)
     options = BatchOptions(4, 3, shuffle=True, augment=augmentation != "none", workers=workers, pin_memory=False)
     plain = Batches(dataset, options, BadRecords("train", 1))
-    return (plain if arena is None else plain.with_examples(DecodedImageCache(transform, arena, "training"))), reader
+    return (
+        plain if arena is None else plain.with_examples(DecodedImageCache(transform, PrivateImages(arena), "training"))
+    ), reader
 
 
 def three_epochs(batches: Batches) -> list[Batch]:

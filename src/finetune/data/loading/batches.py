@@ -192,6 +192,11 @@ class Batches:
         return self._options.host is not None
 
     @property
+    def batch_size(self) -> int:
+        """Records per batch."""
+        return self._options.batch_size
+
+    @property
     def is_augmented(self) -> bool:
         """Whether examples are augmented."""
         return self._options.augment
@@ -210,9 +215,17 @@ class Batches:
         """Return the same batches with examples built by `examples`, which may cache them."""
         return self._copy(self._options, examples)
 
+    @property
+    def length_grouping(self) -> LengthGroupedBatches | None:
+        """Groups the batches by length; `None` if they are not grouped."""
+        return self._by_length
+
     def _copy(self, options: BatchOptions, examples: ExampleFactory) -> Batches:
         other = Batches(self.dataset, options, self._bad_records)
         other.prefetcher, other._example_factory = self.prefetcher, examples
+        if options.length is not None:
+            # Keep the lengths that are known.
+            other._by_length = self._by_length
         return other
 
     @property

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from finetune.data.loading.byte_arena import ByteArena
+from finetune.data.loading.image_storage import ImageStorage
 from finetune.data.record import Content
 from finetune.data.transforms.base import ImageTransform
 
@@ -23,25 +23,23 @@ class DecodedImageCache:
     decoded images in the same way, so caching does not change a bit. Thread-safe.
     """
 
-    def __init__(self, transform: ImageTransform, arena: ByteArena, purpose: str) -> None:
-        """Initialize with an empty cache.
+    def __init__(self, transform: ImageTransform, storage: ImageStorage, purpose: str) -> None:
+        """Initialize the cache.
 
         Args:
             transform: makes examples.
-            arena: allocates the cached images.
+            storage: stores the images.
             purpose: use of the images, for log messages.
         """
         self._transform = transform
-        self._arena = arena
+        self._storage = storage
         self._purpose = purpose
-        self._images: dict[int, Tensor] = {}
-        self._bytes = 0
         self._lock = threading.Lock()
         self._is_full = False
 
     def __len__(self) -> int:
         """Number of cached images."""
-        return len(self._images)
+        return len(self._storage)
 
     def example(
         self, position: int, read: Callable[[], Content], randomness: random.Random | None
@@ -52,23 +50,13 @@ class DecodedImageCache:
             BadContent: the image cannot be decoded.
             DataError: the image cannot be read.
         """
-        image = self._images.get(position)
-        if image is None:
-            image = self._transform.decode(read(), augmented=randomness is not None)
-            self._cache(position, image)
-        return self._transform.finish(image, randomness)
-
-    def _cache(self, position: int, image: Tensor) -> None:
-        rows = image.permute(1, 2, 0)
-        buffer = self._arena.allocate(rows.numel())
-        if buffer is None:
+        stored = self._storage.get(position)
+        if stored is not None:
+            return self._transform.finish(stored.permute(2, 0, 1), randomness)
+        image = self._transform.decode(read(), augmented=randomness is not None)
+        if not self._storage.put(position, image.permute(1, 2, 0)):
             self._log_full()
-            return
-        cached = buffer.view(rows.shape)
-        cached.copy_(rows)
-        with self._lock:
-            self._bytes += len(buffer)
-            self._images[position] = cached.permute(2, 0, 1)
+        return self._transform.finish(image, randomness)
 
     def _log_full(self) -> None:
         with self._lock:
@@ -79,5 +67,5 @@ class DecodedImageCache:
                 " epoch (see cache_size_gb).",
                 len(self),
                 self._purpose,
-                self._bytes / 1e9,
+                self._storage.used_bytes / 1e9,
             )

@@ -27,6 +27,8 @@ Bounds = Sequence[tuple[int, int]]
 _MAX_POOL_BATCHES = 50
 _MIN_POOLS = 4
 """With fewer pools, batches would contain the same texts in every epoch."""
+_PIECE = 256
+"""Records measured by one call."""
 
 
 def split_into_pools(bounds: Bounds) -> list[Bounds]:
@@ -90,6 +92,28 @@ class LengthGroupedBatches:
         self._example_lengths = example_lengths
         self._seed = seed
         self._workers = workers
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all lengths are known."""
+        return bool((self._lengths >= 0).all())
+
+    def measure(self, part: slice, stopped: Callable[[], bool]) -> NDArray[np.int32] | None:
+        """Return the lengths of a part of the positions; `None` if `stopped` returns true."""
+        positions = np.arange(len(self._lengths))[part]
+        with closing(WorkerPool(max(1, self._workers))) as workers:
+            pieces = (positions[start : start + _PIECE] for start in range(0, len(positions), _PIECE))
+            futures = (workers.submit(partial(self._example_lengths, piece)) for piece in pieces)
+            lengths: list[int] = []
+            for future in iterate_ahead(futures, lambda: workers.size):
+                if stopped():
+                    return None
+                lengths += future.result()
+        return np.asarray(lengths, np.int32)
+
+    def set_lengths(self, part: slice, lengths: NDArray[np.int32]) -> None:
+        """Set the lengths of a part of the positions, as `measure` returned them."""
+        self._lengths[part] = lengths
 
     def batches(
         self, order: NDArray[np.int64], bounds: Bounds, epoch: int, first: int
