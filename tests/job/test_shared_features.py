@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import pytest
 from finetune.distributed.world import World
 from finetune.job.request import read_request
 from finetune.job.run import run_job
+from finetune.messages import OWN_LOGGER
 from finetune.sagemaker.interruption import Interruption
 from finetune.sagemaker.paths import Paths
 from sagemaker_simulator import Channel, TrainingRequest, lay_out
@@ -63,6 +66,21 @@ def saved_features(pool: Path) -> dict[str, int]:
     return {str(path): path.stat().st_mtime_ns for path in pool.rglob("features.safetensors")}
 
 
+def run_rank(world: World, paths: Paths) -> None:
+    """Run a job in one of its processes."""
+    log = logging.getLogger(OWN_LOGGER)
+    lines = logging.StreamHandler(io.StringIO())
+    log.addHandler(lines)
+    log.setLevel(logging.INFO)
+    with Interruption() as interruption:
+        request = read_request(paths)
+        run_job(request, interruption, world)
+    log.removeHandler(lines)
+    joint = "they compute the frozen layers together"
+    replicated = world.size > 1 and request.spec.strategy.name == "feature_extraction"
+    assert (joint in lines.stream.getvalue()) == (world.is_main and replicated)
+
+
 def run_jobs(world: World, folder: Path) -> None:
     """Run the jobs of all cases, each in the first processes of this world."""
     pool = folder / "pool"
@@ -72,8 +90,7 @@ def run_jobs(world: World, folder: Path) -> None:
             paths = Paths(job_folder(folder, case, number), warm_pool=pool if case == WARM and number else None)
             joined = world.first(size)
             if joined is not None:
-                with Interruption() as interruption:
-                    run_job(read_request(paths), interruption, joined)
+                run_rank(joined, paths)
             world.barrier()
             assert bool(before) == (case == WARM and number == 2)
             assert not before or saved_features(pool) == before

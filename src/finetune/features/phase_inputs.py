@@ -131,6 +131,11 @@ class CachedInputProvider:
         return 0 < split_index == len(groups) - 1 and isinstance(train, Batches) and not train.is_sharded
 
     @property
+    def always_trains_replicated(self) -> bool:
+        """Whether every process trains whole batches in all phases, so that virtual devices do not matter."""
+        return all(self.trains_replicated(phase) for phase in self._cache_plan.plan.phases)
+
+    @property
     def records(self) -> BatchSource:
         """Batches of the training records themselves."""
         if self._sources.train is None:

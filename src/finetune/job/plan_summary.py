@@ -151,6 +151,9 @@ def process_lines(job: PreparedJob) -> list[str]:
     line += f", {job.exchange}" if job.exchange else ""
     if not job.spec.strategy.trains:
         return [line]
+    if job.input_provider.always_trains_replicated:
+        result = "each trains the head, with the result of a single device"
+        return [f"{line}; they compute the frozen layers together, and {result}"] if world.size > 1 else []
     size = job.spec.optimization.batch_size
     line += f"; every batch of {size} is divided into {devices.count} shards"
     lines = [f"{line}, which are summed in a fixed order: the result depends on virtual_devices, not on processes"]

@@ -128,7 +128,7 @@ def run_prepared(job: PreparedJob) -> None:
             " their own records (ShardedByS3Key): use a larger batch_size or fewer instances, or FullyReplicated."
         )
     world: World | None = job.world
-    if not all(job.input_provider.trains_replicated(phase) for phase in job.plan.phases):
+    if not job.input_provider.always_trains_replicated:
         world = job.world.first(devices.count)
     if world is None:  # There are more processes than virtual devices.
         return
