@@ -31,6 +31,8 @@ def join_world(environment: Mapping[str, str] = os.environ) -> Iterator[World]:
         int(environment[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
     )
     backend = "gloo"
+    # Before they are divided, so that the number per virtual device does not depend on the number of processes.
+    threads = torch.get_num_threads() * size // local_size
     if torch.cuda.is_available():
         if local_rank >= torch.cuda.device_count():
             raise PlatformError(
@@ -46,6 +48,6 @@ def join_world(environment: Mapping[str, str] = os.environ) -> Iterator[World]:
     except (RuntimeError, ValueError) as error:
         raise PlatformError(f"Process {rank} of {size} cannot join the others: {error}") from error
     # The launcher numbers the processes host by host, the same number on each.
-    yield World(rank, size, local_rank, local_size, rank // local_size, size // local_size)
+    yield World(rank, size, local_rank, local_size, rank // local_size, size // local_size, threads=threads)
     # Not after a failure: it may wait for operations that other processes have left.
     torch.distributed.destroy_process_group()

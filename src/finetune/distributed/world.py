@@ -38,6 +38,7 @@ class World:
         host: Index of this host among the hosts of the job.
         hosts: Number of hosts of the job.
         group: Process group of exactly these processes; `None` for all processes that the launcher started.
+        threads: Number of CPU threads that all processes of the job may use together; `None` for those of this process.
     """
 
     rank: int = 0
@@ -47,6 +48,7 @@ class World:
     host: int = 0
     hosts: int = 1
     group: ProcessGroup | None = None
+    threads: int | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.local_rank <= self.rank < self.size:

@@ -119,7 +119,7 @@ def run_prepared(job: PreparedJob) -> None:
         job.spec.distributed.virtual_devices,
         found.devices,
         job.world.size,
-        None if job.numerics.device.type == "cuda" else torch.get_num_threads() * job.world.size,
+        None if job.numerics.device.type == "cuda" else job.world.threads or torch.get_num_threads(),
         ShardLimit(job.spec.optimization.batch_size, trains_batch_norm_ever(job.backbone, job.plan)),
     )
     if job.request.sharded_purposes() and devices.count < job.world.size:
