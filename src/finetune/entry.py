@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import NoReturn
 
-from finetune.errors import UserError
+from finetune.errors import JobError, PlatformError, UserError
 from finetune.job.request import Request, read_request
 from finetune.launch.devices import is_launched, process_count
 from finetune.launch.parent import end_with_parent
@@ -34,6 +34,9 @@ from finetune.sagemaker.interruption import Interruption
 from finetune.sagemaker.paths import Paths
 
 logger = logging.getLogger(__name__)
+
+_LOST_PROCESS_ERRORS = ("ProcessLostError", "DistBackendError", "DistNetworkError")
+"""Names of error types, because importing them takes seconds."""
 
 CLEAR_LINE = "\r\x1b[K"
 
@@ -123,16 +126,25 @@ def _run_rank(paths: Paths) -> Failure | None:
                 files.finish(rank)
             return None
     except BaseException as error:  # noqa: BLE001  # every failure is reported
+        is_consequence = _is_consequence(error)
+        if is_consequence and not isinstance(error, JobError):
+            error = PlatformError(f"Another process of the job has ended or cannot be reached: {error}")
         failure = failure_of(error, (paths.output, paths.model, paths.checkpoints, Path(tempfile.gettempdir())))
         if files is None:
             return _write_and_log(paths, failure)
-        files.write_failure(rank, failure, is_consequence=_is_consequence(error))
+        files.write_failure(rank, failure, is_consequence=is_consequence)
         return failure
 
 
 def _is_consequence(error: BaseException) -> bool:
-    """Whether a process failed because another one had ended, also if that error caused others."""
-    return any(type(cause).__name__ == "ProcessLostError" for cause in causes_of(error))
+    """Whether a process failed because another one had ended, also if that error caused others.
+
+    DistributedDataParallel communicates within forward and backward passes; gloo's errors have no type of their own.
+    """
+    return any(
+        type(cause).__name__ in _LOST_PROCESS_ERRORS or (isinstance(cause, RuntimeError) and "/gloo/" in str(cause))
+        for cause in causes_of(error)
+    )
 
 
 def _report_failure(paths: Paths, error: BaseException) -> Failure:
