@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune.distributed.world import World
+from finetune.distributed.world import ProcessLostError, World
 from tests.support.processes import run_processes
 
 
@@ -33,3 +33,23 @@ def wait_for_the_last(world: World, folder: Path) -> None:
 
 def test_barrier_waits_for_all(tmp_path: Path) -> None:
     run_processes(3, wait_for_the_last, tmp_path)
+
+
+def fail_in_one(world: World, folder: Path) -> None:
+    failure = ValueError("no such record") if world.rank == 1 else None
+    expected = ValueError if world.rank == 1 else ProcessLostError
+    with pytest.raises(expected, match="no such record"):
+        world.raise_in_all(failure)
+    world.raise_in_all(None)
+    (folder / str(world.rank)).touch()
+
+
+def test_failure_of_one_process_is_raised_in_all(tmp_path: Path) -> None:
+    run_processes(3, fail_in_one, tmp_path)
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_failure_of_a_single_process_is_raised() -> None:
+    World().raise_in_all(None)
+    with pytest.raises(ValueError, match="wrong"):
+        World().raise_in_all(ValueError("wrong"))

@@ -127,8 +127,16 @@ class Zygote:
         self.process.stdout.close()
 
     def fork(self, environment: dict[str, str], log: Path) -> int:
+        """Start a process; return its id."""
+        return self._order({"environment": environment, "log": str(log)})
+
+    def wait(self, process: int) -> int:
+        """Wait for the end of a process; return its exit code."""
+        return self._order({"process": process})
+
+    def _order(self, order: dict[str, object]) -> int:
         assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps({"environment": environment, "log": str(log)}) + "\n")
+        self.process.stdin.write(json.dumps(order) + "\n")
         self.process.stdin.flush()
         return int(self.read())
 
@@ -185,7 +193,7 @@ def follow(
         if not has_exited(pid):
             os.kill(pid, signal.SIGKILL)
         end_time = time.monotonic()
-        exit_code = int(zygote.read())
+        exit_code = zygote.wait(pid)
         if agent is not None:
             agent.finish()
     seconds = end_time - signal_time if signal_time else 0.0

@@ -1,4 +1,4 @@
-"""A process that has imported everything, and forks itself into a job for each input line.
+"""A process that has imported everything, and forks itself into a job, or a rank of one, on request.
 
 Importing takes six seconds and is unaffected by interruptions; a forked start takes a tenth of a second. So hundreds
 of starts can be killed in the time of a few.
@@ -16,21 +16,30 @@ import tempfile
 from pathlib import Path
 from typing import NoReturn
 
-MODULES = ("finetune.entry", "finetune.job.run", "torchvision", "transformers.models.bert.modeling_bert")
+MODULES = (
+    "finetune.entry",
+    "finetune.job.run",
+    "finetune.distributed.process_group",
+    "finetune.launch.agent",
+    "torchvision",
+    "transformers.models.bert.modeling_bert",
+)
 
 
 def main() -> None:
-    """For each request: fork, report the process id, wait, report the exit code (negative after a signal)."""
+    """Fork for each request and report the process id; or wait for one, and report its exit code, -n after signal n."""
     for name in MODULES:
         importlib.import_module(name)
     _tell("ready")
     for line in sys.stdin:
         order = json.loads(line)
+        if "process" in order:
+            _tell(os.waitstatus_to_exitcode(os.waitpid(order["process"], 0)[1]))
+            continue
         pid = os.fork()
         if pid == 0:
             _become_job(order)
         _tell(pid)
-        _tell(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 
 
 def _become_job(order: dict[str, object]) -> NoReturn:

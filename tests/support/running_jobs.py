@@ -1,36 +1,37 @@
-"""Jobs that run in processes of their own, one for each device, and can be sent signals while they run."""
+"""Jobs with an agent that starts one process for each device; their processes can be sent signals while they run."""
 
 from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from sagemaker_simulator import Channel, JobFolder, TrainingRequest, lay_out
-from tests.interruptions.starts import has_exited
-from tests.support.whole_jobs import ENVIRONMENT, ROOT, FinishedJob
+from sagemaker_simulator import JobFolder, TrainingRequest, lay_out
+from sagemaker_simulator.environment import job_environment
+from tests.interruptions.starts import Zygote, has_exited
+from tests.support.whole_jobs import ROOT, FinishedJob
 
 MAX_SECONDS = 60.0
 """Generous limit for the end of a job after a failure; it catches jobs that never end."""
-COMMAND = (sys.executable, "-m", "finetune")
+FAULTS = Path(__file__).with_name("faults")
+PYTHON_PATH = os.pathsep.join(str(path) for path in (FAULTS, ROOT / "src", ROOT))
 
 
 @dataclass(frozen=True)
 class RunningJob:
-    """A job that runs in a process, which starts further processes.
+    """A job that runs.
 
     Attributes:
-        process: the process that was started, the agent of the host.
+        agent: process id of the agent.
         log: file with the output of all processes.
     """
 
-    process: subprocess.Popen[bytes]
+    zygote: Zygote
+    agent: int
     folder: JobFolder
     log: Path
 
@@ -41,7 +42,7 @@ class RunningJob:
         """Wait until a condition holds while the job runs."""
         deadline = time.monotonic() + 2 * MAX_SECONDS
         while not condition():
-            assert self.process.poll() is None, self.text()
+            assert not has_exited(self.agent), self.text()
             assert time.monotonic() < deadline, self.text()
             time.sleep(0.01)
 
@@ -56,61 +57,49 @@ class RunningJob:
 
     def ranks(self) -> dict[int, int]:
         """Process ids by rank."""
-        return dict(sorted(_ranks(self.process.pid)))
+        return dict(_ranks(self.agent))
 
     def send(self, signal_number: signal.Signals, rank: int | None = None) -> None:
         """Send a signal to a rank, or to the agent."""
-        os.kill(self.process.pid if rank is None else self.ranks()[rank], signal_number)
+        os.kill(self.agent if rank is None else self.ranks()[rank], signal_number)
 
     def end(self) -> FinishedJob:
         """Wait for the end, which must come in time and leave no process."""
-        ranks = list(self.ranks().values())
-        try:
-            self.process.wait(MAX_SECONDS)
-        except subprocess.TimeoutExpired:
-            raise AssertionError(f"the job does not end:\n{self.text()}") from None
-        wait_until_gone(ranks)
-        return FinishedJob(self.process.returncode, self.text(), self.folder)
+        processes = [self.agent, *self.ranks().values()]
+        deadline = time.monotonic() + MAX_SECONDS
+        while not has_exited(self.agent):
+            assert time.monotonic() < deadline, f"the job does not end:\n{self.text()}"
+            time.sleep(0.01)
+        wait_until_gone(processes)
+        return FinishedJob(self.zygote.wait(self.agent), self.text(), self.folder)
 
 
 @contextmanager
-def running_job(
-    root: Path,
-    channels: Mapping[str, Path],
-    hyperparameters: Mapping[str, str],
-    *,
-    command: Sequence[str] = COMMAND,
-    environment: Mapping[str, str] | None = None,
-) -> Iterator[RunningJob]:
-    """Start a job on `/opt/ml` in `root`, whose checkpoints of earlier starts it finds."""
-    request = TrainingRequest(
-        channels=tuple(Channel(name, source) for name, source in channels.items()), hyperparameters=hyperparameters
-    )
+def running_job(zygote: Zygote, request: TrainingRequest, root: Path) -> Iterator[RunningJob]:
+    """Start a job in a new folder; end its processes with the block."""
+    root.mkdir(exist_ok=True)
     folder = lay_out(root / "opt-ml", request)
-    variables = {
-        "PATH": os.environ["PATH"],
-        **ENVIRONMENT,
-        "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}",
-        "SAGEMAKER_BASE_DIR": str(folder.root),
-        **(environment or {}),
-    }
+    scratch = root / "tmp"
+    scratch.mkdir()
+    environment = {**job_environment(request, folder), "PYTHONPATH": PYTHON_PATH, "TMPDIR": str(scratch)}
     log = root / "log"
-    with log.open("wb") as file:
-        process = subprocess.Popen(command, env=variables, cwd=root, stdout=file, stderr=subprocess.STDOUT)
-    job = RunningJob(process, folder, log)
+    log.touch()
+    job = RunningJob(zygote, zygote.fork(environment, log), folder, log)
+    processes: set[int] = set()
     try:
         yield job
     finally:
-        for pid in (process.pid, *job.ranks().values()):
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        process.wait()
+        processes |= {job.agent, *job.ranks().values()}
+        for process in processes:
+            if not has_exited(process):
+                with suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
 
 
-def wait_until_gone(pids: Iterable[int]) -> None:
+def wait_until_gone(processes: Iterable[int], seconds: float = 10.0) -> None:
     """Wait until none of the processes is left, or only as a zombie."""
-    deadline = time.monotonic() + 10.0
-    while left := [pid for pid in pids if not has_exited(pid)]:
+    deadline = time.monotonic() + seconds
+    while left := [process for process in processes if not has_exited(process)]:
         assert time.monotonic() < deadline, f"processes {left} outlive the job"
         time.sleep(0.01)
 
@@ -119,8 +108,13 @@ def _ranks(parent: int) -> Iterator[tuple[int, int]]:
     for file in Path(f"/proc/{parent}/task").glob("*/children"):
         with suppress(OSError):
             for child in file.read_text("utf-8").split():
-                with suppress(OSError):
-                    variables = Path(f"/proc/{child}/environ").read_bytes().split(b"\0")
-                    for variable in variables:
-                        if variable.startswith(b"RANK="):
-                            yield int(variable[5:]), int(child)
+                variables = _environment(int(child))
+                if "RANK" in variables:
+                    yield int(variables["RANK"]), int(child)
+
+
+def _environment(process: int) -> Mapping[str, str]:
+    with suppress(OSError):
+        entries = Path(f"/proc/{process}/environ").read_text("utf-8").split("\0")
+        return dict(entry.split("=", 1) for entry in entries if "=" in entry)
+    return {}

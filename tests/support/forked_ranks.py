@@ -1,0 +1,126 @@
+"""Jobs in several processes that are forked, which costs a tenth of a new process, and ended as a launcher would."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from sagemaker_simulator import JobFolder, TrainingRequest, lay_out
+from sagemaker_simulator.environment import job_environment
+from tests.interruptions.starts import Zygote, has_exited
+
+MAX_SECONDS = 60.0
+"""Generous limit for the end of all ranks after one of them has ended."""
+POLL_SECONDS = 0.005
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """The processes of a job, by rank.
+
+    Attributes:
+        processes: their ids.
+        logs: their outputs.
+        started: time of the start.
+    """
+
+    zygote: Zygote
+    folder: JobFolder
+    processes: tuple[int, ...]
+    logs: tuple[Path, ...]
+    started: float
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the start."""
+        return time.monotonic() - self.started
+
+    def text(self) -> str:
+        """The log of the main process."""
+        return self.logs[0].read_text("utf-8", errors="replace")
+
+    def send(self, signal_number: signal.Signals, ranks: set[int] | None = None) -> None:
+        """Send a signal to some ranks, or to all."""
+        for rank in set(range(len(self.processes))) if ranks is None else ranks:
+            if not has_exited(self.processes[rank]):
+                with suppress(ProcessLookupError):
+                    os.kill(self.processes[rank], signal_number)
+
+    def ended(self) -> list[int]:
+        """Ranks that have ended."""
+        return [rank for rank, process in enumerate(self.processes) if has_exited(process)]
+
+    def wait_for(self, condition: Callable[[], bool]) -> bool:
+        """Wait for a condition; return whether it became true before a process ended."""
+        while not condition():
+            if self.ended():
+                return False
+            time.sleep(POLL_SECONDS)
+        return True
+
+    def end(self) -> list[int]:
+        """Wait for the end of all processes; return their exit codes."""
+        codes: dict[int, int] = {}
+        deadline = time.monotonic() + 2 * MAX_SECONDS
+        while len(codes) < len(self.processes):
+            for rank in set(self.ended()) - codes.keys():
+                codes[rank] = self.zygote.wait(self.processes[rank])
+                if codes[rank] and len(codes) < len(self.processes):
+                    self.send(signal.SIGTERM)
+                    deadline = min(deadline, time.monotonic() + MAX_SECONDS)
+            if time.monotonic() > deadline:
+                self.send(signal.SIGKILL)
+                raise AssertionError(f"{len(codes)} of {len(self.processes)} ranks have ended in time:\n{self.text()}")
+            time.sleep(POLL_SECONDS)
+        return [codes[rank] for rank in range(len(self.processes))]
+
+
+def start_ranks(zygote: Zygote, request: TrainingRequest, root: Path, count: int) -> Ranks:
+    """Start a job in `root`, where it finds the checkpoints of earlier starts."""
+    folder = JobFolder(root, request.checkpoint_path or "checkpoints")
+    kept = root.with_name(f"{root.name}-checkpoints")
+    if folder.checkpoints.exists():
+        folder.checkpoints.rename(kept)
+    shutil.rmtree(root, ignore_errors=True)
+    folder = lay_out(root, request)
+    if kept.exists():
+        folder.checkpoints.rmdir()
+        kept.rename(folder.checkpoints)
+    scratch = root.with_name(f"{root.name}-tmp")
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir()
+    logs = tuple(root.with_name(f"{root.name}-rank-{rank}.log") for rank in range(count))
+    launched = {
+        "TMPDIR": str(scratch),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(_free_port()),
+        "WORLD_SIZE": str(count),
+        "LOCAL_WORLD_SIZE": str(count),
+    }
+    environment = job_environment(request, folder) | launched
+    processes = tuple(
+        zygote.fork(environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)}, log) for rank, log in enumerate(logs)
+    )
+    return Ranks(zygote, folder, processes, logs, time.monotonic())
+
+
+def train_in_ranks(zygote: Zygote, request: TrainingRequest, root: Path, count: int) -> JobFolder:
+    """Run a job to its end, which must be a success."""
+    ranks = start_ranks(zygote, request, root, count)
+    codes = ranks.end()
+    assert codes == [0] * count, json.dumps([log.read_text("utf-8") for log in ranks.logs], indent=1)
+    return ranks.folder
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
