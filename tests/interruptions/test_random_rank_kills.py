@@ -1,0 +1,111 @@
+"""Kills one or all processes of a job at random moments; each start has another number of processes."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from sagemaker_simulator import TrainingRequest
+from tests.interruptions.jobs import text_job, vision_job
+from tests.interruptions.results import assert_same_bits, read_output
+from tests.interruptions.starts import Zygote
+from tests.support.forked_ranks import Ranks, start_ranks, train_in_ranks
+
+RANKS = (1, 2, 3, 4)
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A moment of a start, and the signal that is sent then.
+
+    Attributes:
+        when: the condition.
+        seconds: delay after that.
+        everyone: whether all ranks get the signal, or one of them.
+    """
+
+    name: str
+    when: Callable[[Ranks], bool]
+    seconds: float
+    signal: signal.Signals
+    everyone: bool
+
+
+def draw_moment(rng: random.Random) -> Moment:
+    """Draw a moment; kills are more frequent than stops."""
+    seconds = rng.uniform(0.0, 0.6)
+    conditions: dict[str, Callable[[Ranks], bool]] = {
+        "start": lambda ranks: True,
+        "first step": lambda ranks: "first batch trained" in ranks.text(),
+        "an epoch": lambda ranks: "\nepoch=" in ranks.text(),
+        "a checkpoint": lambda ranks: any(ranks.folder.checkpoints.glob("*.sagemaker-ignore")),
+        "the export": lambda ranks: (ranks.folder.model / ".artifact.partial").exists(),
+    }
+    name = rng.choice(("start", "first step", "first step", "an epoch", "an epoch", "a checkpoint", "the export"))
+    number = rng.choice((*[signal.SIGKILL] * 5, signal.SIGTERM))
+    return Moment(name, conditions[name], seconds if name != "a checkpoint" else 0.0, number, rng.random() < 0.4)
+
+
+def interrupt(ranks: Ranks, moment: Moment, rng: random.Random) -> str:
+    """Send the moment's signal, unless a rank ends before; return whether the job was `killed`, `stopped` or `ended`."""
+    if ranks.wait_for(lambda: moment.when(ranks)):
+        later = ranks.seconds + moment.seconds
+        if ranks.wait_for(lambda: ranks.seconds >= later):
+            targets = range(len(ranks.processes)) if moment.everyone else [rng.randrange(len(ranks.processes))]
+            ranks.send(moment.signal, set(targets))
+            if moment.signal is signal.SIGKILL:
+                return "killed" if -signal.SIGKILL in ranks.end() else "ended"
+            assert ranks.end() == [0] * len(ranks.processes), ranks.text()
+            return "stopped"
+    ranks.end()
+    return "ended"
+
+
+def assert_rank_kills_change_nothing(
+    zygote: Zygote, request: TrainingRequest, folder: Path, rng: random.Random, kills: int
+) -> None:
+    """Run a job in one process; then from the beginning to the end as often as needed, with `kills` kills in total."""
+    expected = read_output(train_in_ranks(zygote, request, folder / "whole", 1))
+    root, done = folder / "opt-ml", 0
+    while done < kills:
+        moment, count = draw_moment(rng), rng.choice(RANKS)
+        ranks = start_ranks(zygote, request, root, count)
+        outcome = interrupt(ranks, moment, rng)
+        done += outcome == "killed"
+        sys.stdout.write(
+            f"{count} processes, {moment.signal.name} to {'all' if moment.everyone else 'one'} {moment.seconds:.3f} s"
+            f" after {moment.name}: {outcome}\n"
+        )
+        if outcome == "ended":
+            assert "Done." in ranks.text(), ranks.text()
+            assert_same_bits(read_output(ranks.folder), expected)
+            shutil.rmtree(root)
+    assert_same_bits(read_output(train_in_ranks(zygote, request, root, rng.choice(RANKS))), expected)
+
+
+@pytest.fixture(scope="module")
+def rank_kills() -> int:
+    """How often each job is killed: `INTERRUPTIONS_RANK_KILLS` times, by default ten times."""
+    return int(os.environ.get("INTERRUPTIONS_RANK_KILLS", "10"))
+
+
+def test_text_job_with_killed_ranks_has_the_same_bits(
+    zygote: Zygote, tmp_path: Path, seed: str, rank_kills: int
+) -> None:
+    job = text_job(tmp_path / "job", "full", virtual_devices="4", gradient_accumulation_steps="1", epochs="8")
+    assert_rank_kills_change_nothing(zygote, job.request, tmp_path, random.Random(f"{seed} texts"), rank_kills)
+
+
+def test_image_job_with_killed_ranks_has_the_same_bits(
+    zygote: Zygote, tmp_path: Path, seed: str, rank_kills: int
+) -> None:
+    job = vision_job(tmp_path / "job", "from_scratch", virtual_devices="4", batch_size="24", epochs="6")
+    assert_rank_kills_change_nothing(zygote, job.request, tmp_path, random.Random(f"{seed} images"), rank_kills)
