@@ -73,9 +73,7 @@ def test_ranks_end_with_their_agent(job: RunningJob) -> None:
     wait_until_gone(ranks.values())
 
 
-def test_stop_before_the_processes_are_ready(
-    zygote: Zygote, request_of_job: TrainingRequest, tmp_path: Path
-) -> None:
+def test_stop_before_the_processes_are_ready(zygote: Zygote, request_of_job: TrainingRequest, tmp_path: Path) -> None:
     with running_job(zygote, request_of_job, tmp_path) as job:
         job.wait_for_ranks(2)
         job.send(signal.SIGTERM)
@@ -103,5 +101,3 @@ def test_refused_request_is_reported_once(zygote: Zygote, request_of_job: Traini
     assert result.exit_code == 1, result.log
     assert result.failure.startswith("resume=required, but there is no complete checkpoint")
     assert result.log.count("ERROR") == 1
-
-
