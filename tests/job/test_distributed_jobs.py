@@ -6,7 +6,6 @@ import json
 import shutil
 import signal
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import pytest

@@ -1,4 +1,4 @@
-"""Failures of a host's processes: each ends the job in time, leaves no process, and is the cause that the job reports."""
+"""Failures of a host's processes end the job in time, leave no process, and are the cause that it reports."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sagemaker_simulator import JobFolder, TrainingRequest, lay_out
+from sagemaker_simulator.configuration import DEFAULT_CHECKPOINT_PATH
 from sagemaker_simulator.environment import job_environment
 from tests.interruptions.starts import Zygote, has_exited
 
@@ -85,7 +86,7 @@ class Ranks:
 
 def start_ranks(zygote: Zygote, request: TrainingRequest, root: Path, count: int) -> Ranks:
     """Start a job in `root`, where it finds the checkpoints of earlier starts."""
-    folder = JobFolder(root, request.checkpoint_path or "checkpoints")
+    folder = JobFolder(root, request.checkpoint_path or DEFAULT_CHECKPOINT_PATH)
     kept = root.with_name(f"{root.name}-checkpoints")
     if folder.checkpoints.exists():
         folder.checkpoints.rename(kept)
