@@ -54,8 +54,8 @@ def test_failure_of_one_process_is_the_cause(
     job.send(number, rank)
     result = job.end()
     assert result.exit_code == exit_code, result.log
-    assert result.failure.startswith(cause)
-    assert f"ERROR: {cause}" in result.log
+    assert result.failure.startswith(f"rank {rank}: {cause}")
+    assert f"ERROR: rank {rank}: {cause}" in result.log
 
 
 def test_failure_during_a_stop_fails_the_job(job: RunningJob) -> None:
@@ -63,7 +63,7 @@ def test_failure_during_a_stop_fails_the_job(job: RunningJob) -> None:
     job.send(signal.SIGKILL, 0)
     result = job.end()
     assert result.exit_code == 2, result.log
-    assert result.failure.startswith("Process 0 was killed by SIGKILL")
+    assert result.failure.startswith("rank 0: Process 0 was killed by SIGKILL")
 
 
 def test_ranks_end_with_their_agent(job: RunningJob) -> None:
@@ -99,5 +99,5 @@ def test_refused_request_is_reported_once(zygote: Zygote, request_of_job: Traini
     with running_job(zygote, request, tmp_path / "start") as job:
         result = job.end()
     assert result.exit_code == 1, result.log
-    assert result.failure.startswith("resume=required, but there is no complete checkpoint")
+    assert result.failure.startswith("rank 0: resume=required, but there is no complete checkpoint")
     assert result.log.count("ERROR") == 1
