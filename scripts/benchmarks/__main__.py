@@ -9,7 +9,20 @@ from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import get_args
 
-from benchmarks import dropped, frozen, learning, machine, observe, process, resume, seeds, serving, sharded, start
+from benchmarks import (
+    devices,
+    dropped,
+    frozen,
+    learning,
+    machine,
+    observe,
+    process,
+    resume,
+    seeds,
+    serving,
+    sharded,
+    start,
+)
 from benchmarks.pipe import run as pipe
 from benchmarks.scale import Scale, scale_of
 from finetune.config.hyperparameters import Precision
@@ -68,6 +81,9 @@ def _add_others(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     command = commands.add_parser("observe", help="cost of rules, smdebug's hook, timing and metrics")
     command.add_argument("--quick", action="store_true", help="smoke test; the figures are meaningless")
     command.set_defaults(run=lambda chosen: observe.main(quick=chosen.quick))
+    command = commands.add_parser("devices", help="cost and gain of several processes and virtual devices")
+    command.add_argument("--quick", action="store_true", help="smoke test; the figures are meaningless")
+    command.set_defaults(run=lambda chosen: devices.main(quick=chosen.quick))
     command = commands.add_parser("resume", help="cost of restart, checkpoint and SIGTERM, compared with the Trainer")
     command.add_argument("--quick", action="store_true", help="smoke test; the figures are meaningless")
     command.set_defaults(run=lambda chosen: resume.main(quick=chosen.quick))
