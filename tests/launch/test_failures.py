@@ -99,5 +99,5 @@ def test_refused_request_is_reported_once(zygote: Zygote, request_of_job: Traini
     with running_job(zygote, request, tmp_path / "start") as job:
         result = job.end()
     assert result.exit_code == 1, result.log
-    assert result.failure.startswith("rank 0: resume=required, but there is no complete checkpoint")
+    assert result.failure.startswith("resume=required, but there is no complete checkpoint")
     assert result.log.count("ERROR") == 1
