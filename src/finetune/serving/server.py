@@ -139,6 +139,9 @@ def _open_port(port: int) -> socket.socket:
         raise PlatformError(
             f"Port {port} cannot be opened: {error.strerror}. Set SAGEMAKER_BIND_TO_PORT to another port."
         ) from error
+    # Inherited by connections: asyncio does not set it for those of a given socket, and a response in two packets would
+    # wait 40 ms for the client's acknowledgement.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     listener.setblocking(False)
     return listener
 
