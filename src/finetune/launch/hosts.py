@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 import finetune
-from finetune.errors import JobStopped, UserError
+from finetune.errors import JobStopped, PlatformError, UserError
 from finetune.launch.agent import Nodes, run_processes
 from finetune.launch.devices import gpu_model
 from finetune.sagemaker.config_files import JobFiles
@@ -51,12 +51,26 @@ def run_on_hosts(
     with group:
         try:
             members = group.wait_for_members(interruption.requested)
+            _check_equal_counts(members)
             _run_processes(group, members, interruption, failed)
         except JobStopped:
             return group.finish()
         except BaseException as error:  # noqa: BLE001  # reported to all hosts
             return group.finish(failure_of(error))
         return group.finish()
+
+
+def _check_equal_counts(members: Members) -> None:
+    """Check that all hosts have the same number of processes, from which they derive the place of every process.
+
+    Raises:
+        PlatformError: They differ, for example since a GPU of a host has failed.
+    """
+    if len({host.devices for host in members.hosts}) > 1:
+        listed = ", ".join(f"{host.name} {host.devices}" for host in members.hosts)
+        raise PlatformError(
+            f"The hosts have different numbers of devices ({listed}): start the job again, on equal instances."
+        )
 
 
 def _run_processes(group: HostGroup, members: Members, interruption: Interruption, failed: threading.Event) -> None:
