@@ -109,6 +109,24 @@ def test_processes_get_the_bits_of_a_single_one(tmp_path: Path, size: int) -> No
     assert compared == size * 2 * 3
 
 
+def reduce_in_two_levels(world: World, folder: Path) -> None:
+    hosts = 2
+    local_size = world.size // hosts
+    host, local_rank = divmod(world.rank, local_size)
+    reduce(World(world.rank, world.size, local_rank, local_size, host, hosts).with_levels(), folder)
+
+
+def test_two_levels_give_the_same_bits(tmp_path: Path) -> None:
+    reduce(World(), tmp_path)
+    run_processes(4, reduce_in_two_levels, tmp_path)
+    names = {path.name for path in tmp_path.iterdir() if path.name.split()[2] == "4"}
+    assert len(names) == 4 * 3 * 3
+    for name in names:
+        virtual_devices, elements, _, rank = name.split()
+        expected = torch.load(tmp_path / f"{virtual_devices} {elements} {'1' if elements != '16' else '4'} 0")
+        assert torch.equal(torch.load(tmp_path / name), expected), (name, rank)
+
+
 def test_bytes_are_those_of_a_ring_at_powers_of_two() -> None:
     for size in (2, 4, 8):
         assert bytes_sent(8000, 8, World(1, size, 1)) == 2 * (size - 1) * 8000 * 4 // size

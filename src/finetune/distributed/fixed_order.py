@@ -9,11 +9,13 @@ same tree. Additions are elementwise, so dividing tensors into buckets and chunk
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 import torch.distributed
 from torch import Tensor
+from torch.distributed import ProcessGroup
 
 from finetune.distributed.virtual_devices import shards_of_rank
 from finetune.distributed.world import World, lost_processes
@@ -80,7 +82,9 @@ def all_reduce_in_fixed_order(blocks: Sequence[Tensor], virtual_devices: int, wo
     """Return the sum over the shards of all processes: the same bits in every process, for any number of processes.
 
     A reduce-scatter, made of an all-to-all and local sums in the order of the tree, and an all-gather. With one block
-    per process, it sends as many bytes as a ring: `2 (size - 1) / size` times the tensor.
+    per process, it sends as many bytes as a ring: `2 (size - 1) / size` times the tensor. Several hosts are a second
+    level: each process exchanges the sums of its host's shards, for its chunk of the tensor, with one process of every
+    other host, so that a host sends `2 (hosts - 1) / hosts` times the tensor if its shards are one block.
 
     Args:
         blocks: Float tensors `[elements]`, one for each of the process's `aligned_blocks`; may be overwritten.
@@ -93,30 +97,79 @@ def all_reduce_in_fixed_order(blocks: Sequence[Tensor], virtual_devices: int, wo
     """
     if virtual_devices < world.size:
         raise ValueError(f"{world.size} processes share {virtual_devices} virtual devices: each needs at least one")
-    of_ranks = [aligned_blocks(shards_of_rank(virtual_devices, world.size, rank)) for rank in range(world.size)]
-    own = of_ranks[world.rank]
+    shards = [shards_of_rank(virtual_devices, world.size, rank) for rank in range(world.size)]
+    own = aligned_blocks(shards[world.rank])
     if len(blocks) != len(own):
         raise ValueError(f"expected {len(own)} blocks, got {len(blocks)}")
     if world.size == 1:
         return _sum(own, blocks)
-    elements = blocks[0].numel()
-    chunk = -(-elements // world.size)
-    sent = _chunks_by_rank(blocks, world.size, chunk)
-    counts = [len(blocks_of_rank) for blocks_of_rank in of_ranks]
-    received = sent.new_empty((sum(counts), chunk))
+    if world.levels is None:
+        return _reduced_over(_Members(shards, world.rank, world.group), blocks)
+    first = world.host * world.local_size
+    local = _Members(shards[first : first + world.local_size], world.local_rank, world.levels.local)
+    of_host = _scattered_sum(local, blocks)
+    shards_of_hosts = [
+        range(shards[start].start, shards[start + world.local_size - 1].stop)
+        for start in range(0, world.size, world.local_size)
+    ]
+    between = _Members(shards_of_hosts, world.host, world.levels.between)
+    reduced = _reduced_over(between, [tensors[0] for tensors in of_host.partial_sums])
+    return _gathered(local, reduced)[: blocks[0].numel()]
+
+
+@dataclass(frozen=True, slots=True)
+class _Members:
+    """Processes that exchange sums, or hosts represented by one process each.
+
+    Attributes:
+        shards: The consecutive shards of each of them.
+        index: Which of them this process is.
+        group: Process group of these processes; `None` for all processes of the job.
+    """
+
+    shards: Sequence[range]
+    index: int
+    group: ProcessGroup | None
+
+
+def _reduced_over(members: _Members, blocks: Sequence[Tensor]) -> Tensor:
+    """Return the sum over the shards of all members, `[elements]`."""
+    reduced = _scattered_sum(members, blocks).total()[0]
+    return _gathered(members, reduced)[: blocks[0].numel()]
+
+
+def _scattered_sum(members: _Members, blocks: Sequence[Tensor]) -> FixedOrderSum:
+    """Return the partial sums of a chunk of all tensors, a different chunk for each member.
+
+    Args:
+        members: The members.
+        blocks: Tensors `[elements]`, one for each aligned block of this member.
+    """
+    size = len(members.shards)
+    chunk = -(-blocks[0].numel() // size)
+    sent = _chunks_by_rank(blocks, size, chunk)
+    of_members = [aligned_blocks(shards) for shards in members.shards]
+    received = sent.new_empty((sum(map(len, of_members)), chunk))
     with lost_processes():
         torch.distributed.all_to_all_single(
             received.view(-1),
             sent.view(-1),
-            [count * chunk for count in counts],
-            [len(own) * chunk] * world.size,
-            group=world.group,
+            [len(of_member) * chunk for of_member in of_members],
+            [len(blocks) * chunk] * size,
+            group=members.group,
         )
-    reduced = _sum([block for blocks_of_rank in of_ranks for block in blocks_of_rank], list(received))
-    gathered = sent.new_empty(world.size * chunk)
+    partial = FixedOrderSum()
+    for block, tensor in zip((block for of_member in of_members for block in of_member), received, strict=True):
+        partial.add(block, [tensor])
+    return partial
+
+
+def _gathered(members: _Members, chunk: Tensor) -> Tensor:
+    """Return the chunks of all members, one after the other."""
+    gathered = chunk.new_empty(len(members.shards) * chunk.numel())
     with lost_processes():
-        torch.distributed.all_gather_into_tensor(gathered, reduced, group=world.group)
-    return gathered[:elements]
+        torch.distributed.all_gather_into_tensor(gathered, chunk, group=members.group)
+    return gathered
 
 
 def bytes_sent(elements: int, virtual_devices: int, world: World, *, element_bytes: int = 4) -> int:

@@ -48,6 +48,7 @@ def join_world(environment: Mapping[str, str] = os.environ) -> Iterator[World]:
     except (RuntimeError, ValueError) as error:
         raise PlatformError(f"Process {rank} of {size} cannot join the others: {error}") from error
     # The launcher numbers the processes host by host, the same number on each.
-    yield World(rank, size, local_rank, local_size, rank // local_size, size // local_size, threads=threads)
+    world = World(rank, size, local_rank, local_size, rank // local_size, size // local_size, threads=threads)
+    yield world.with_levels()
     # Not after a failure: it may wait for operations that other processes have left.
     torch.distributed.destroy_process_group()

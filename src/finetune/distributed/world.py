@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 import torch
@@ -23,6 +23,18 @@ class ProcessLostError(PlatformError):
     """Another process of the job has failed, has ended or cannot be reached; its own failure is the cause."""
 
 
+class HostLevels(NamedTuple):
+    """Process groups for exchanges in two levels: within each host, and between hosts.
+
+    Attributes:
+        local: The processes of this host.
+        between: The processes of all hosts with the local rank of this one.
+    """
+
+    local: ProcessGroup
+    between: ProcessGroup
+
+
 @dataclass(frozen=True, slots=True)
 class World:
     """The processes that train a job together, one per device, and the place of this process among them.
@@ -38,6 +50,7 @@ class World:
         host: Index of this host among the hosts of the job.
         hosts: Number of hosts of the job.
         group: Process group of exactly these processes; `None` for all processes that the launcher started.
+        levels: Process groups by host; `None` for a single host, or one process per host.
         threads: Number of CPU threads that all processes of the job may use together; `None` for those of this process.
     """
 
@@ -48,6 +61,7 @@ class World:
     host: int = 0
     hosts: int = 1
     group: ProcessGroup | None = None
+    levels: HostLevels | None = None
     threads: int | None = None
 
     def __post_init__(self) -> None:
@@ -202,7 +216,27 @@ class World:
             return None
         local_size = min(self.local_size, self.local_rank + size - self.rank)
         hosts = -(-size // self.local_size)
-        return replace(self, size=size, local_size=local_size, hosts=hosts, group=group)
+        smaller = replace(self, size=size, local_size=local_size, hosts=hosts, group=group, levels=None)
+        return smaller if size % self.local_size else smaller.with_levels()
+
+    def with_levels(self) -> World:
+        """Return the same world with process groups by host; all hosts have the same number of processes.
+
+        Raises:
+            ProcessLostError: Another process has ended.
+        """
+        if self.hosts == 1 or self.local_size == 1:
+            return self
+        first = self.host * self.local_size
+        local = range(first, first + self.local_size)
+        between = range(self.local_rank, self.size, self.local_size)
+        with lost_processes():
+            levels = HostLevels(
+                # Only members make a group: other processes of the job may have ended.
+                torch.distributed.new_group(list(local), use_local_synchronization=True),
+                torch.distributed.new_group(list(between), use_local_synchronization=True),
+            )
+        return replace(self, levels=levels)
 
 
 @contextmanager
