@@ -22,13 +22,16 @@ pytestmark = [pytest.mark.image, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 SDKS = ("sdk_v2", "sdk_v3")
 BUCKET = "pictures"
-QUICK = ("model_name=resnet18", "strategy=from_scratch", "image_size=32", "epochs=1", "batch_size=8", "precision=fp32")
+QUICK = (
+    *("model_name=resnet18", "strategy=from_scratch", "image_size=32", "epochs=1", "precision=fp32"),
+    *("batch_size=16", "virtual_devices=2"),
+)
 ARTIFACT = {"artifact.json", "code/inference.py", "code/requirements.txt", "metrics.json", "model.safetensors"}
 
 
 @pytest.fixture(scope="module")
 def train_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_images(tmp_path_factory.mktemp("images") / "train", 12)
+    return write_images(tmp_path_factory.mktemp("images") / "train", 24)
 
 
 @pytest.fixture(scope="module")
@@ -99,15 +102,16 @@ def test_one_host_with_channels_from_folders(
 
 
 @pytest.mark.parametrize("sdk", SDKS)
-def test_two_hosts_with_s3_channels_write_same_model(
+def test_two_hosts_with_s3_channels_train_together(
     local_mode: LocalMode, s3: Mapping[str, str], one_host: Callable[[str], LocalJob], sdk: str
 ) -> None:
     with_s3 = LocalMode(local_mode.image, local_mode.root, local_mode.lock, {**local_mode.variables, **s3})
     two_host_job = with_s3.run(f"{sdk}/train", {"train": f"s3://{BUCKET}/train"}, "--instance-count", "2", values=QUICK)
     assert_whole(two_host_job)
-    single_host_job = one_host(sdk)
-    weights = [job.files(job.model)["model.safetensors"] for job in (single_host_job, two_host_job)]
-    assert weights[0] == weights[1]
+    assert "processes 2, 1 on each host" in two_host_job.log
+    # Not the same bits: on a CPU, the virtual devices of two hosts have more threads than those of one.
+    losses = [job.metrics()["job"]["history"][0]["train:loss"] for job in (one_host(sdk), two_host_job)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-2)
 
 
 @pytest.mark.parametrize("sdk", SDKS)
