@@ -36,6 +36,6 @@ def test_failure_names_the_killed_process_and_job_continues_on_one_host(tmp_path
     assert (interrupted.status, last.status) == ("Interrupted", "Completed"), last.log_text()
     assert [(host.exit_code != 0, host.was_killed) for host in interrupted.hosts] == [(True, False)] * 2
     for host in interrupted.hosts:
-        assert "algo-2, rank 1: Process 1 was killed by SIGKILL" in (host.failure or ""), host.failure
+        assert "algo-2: Process 1 was killed by SIGKILL" in (host.failure or ""), host.failure
     assert (interrupted.seconds_after_interruption or 0.0) < MAX_SECONDS_TO_END
     assert_same_bits(read_output(last.folder), read_output(whole.folder))

@@ -63,7 +63,7 @@ def test_failure_during_a_stop_fails_the_job(job: RunningJob) -> None:
     job.send(signal.SIGKILL, 0)
     result = job.end()
     assert result.exit_code == 2, result.log
-    assert result.failure.startswith("rank 0: Process 0 was killed by SIGKILL")
+    assert result.failure.startswith("Process 0 was killed by SIGKILL")
 
 
 def test_ranks_end_with_their_agent(job: RunningJob) -> None:
