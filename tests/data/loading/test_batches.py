@@ -24,6 +24,8 @@ from finetune.data.loading.order import epoch_order
 from finetune.data.record import Content, Record
 from finetune.data.transforms.base import ImageTransform
 from finetune.data.transforms.image import ImageGeometry
+from finetune.distributed.shares import ShardsOfBatches
+from finetune.distributed.world import World
 from finetune.errors import DataError
 
 _CLASSES = ("a", "b", "c")
@@ -261,3 +263,18 @@ def test_class_without_readable_training_record_is_refused() -> None:
     assert len(list(_batches(contents, replace(_OPTIONS, shuffle=False), limit=9).iterate(0))) == 3
     some = _batches(_contents(9, bad=(1, 4)), limit=9)
     assert [len(list(some.iterate(epoch))) for epoch in range(2)] == [3, 3]
+
+
+def test_bad_records_of_other_processes_count_for_their_class() -> None:
+    of_processes = [_batches(_contents(9, bad=(1, 4, 7)), limit=9) for _ in range(2)]
+    shares = [ShardsOfBatches(2, World(rank, 2, rank, 2)) for rank in range(2)]
+    for batches, share in zip(of_processes, shares, strict=True):
+        assert len(list(batches.iterate(0, 0, share))) == 3
+    ledgers = [batches._bad_records for batches in of_processes]
+    found = [ledger.take_unshared() for ledger in ledgers]
+    assert [0 < len(reasons) < 3 for reasons in found] == [True, True]
+    for ledger in ledgers:
+        ledger.note_shared(found[0] | found[1])
+    for batches, share in zip(of_processes, shares, strict=True):
+        with pytest.raises(DataError, match="none of the 3 training records of class 'b' can be read"):
+            list(batches.iterate(1, 0, share))

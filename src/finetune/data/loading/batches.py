@@ -144,7 +144,6 @@ class _Example:
 class _Bad:
     key: str
     reason: str
-    labels: tuple[str, ...]
 
 
 _Prepared = tuple[Batch, list[_Bad]]
@@ -174,7 +173,6 @@ class Batches:
         self._pins = options.pin_memory and torch.cuda.is_available()
         self.prefetcher = Prefetcher(options.workers, options.max_workers)
         self._example_factory: ExampleFactory = UncachedExamples(dataset.transform)
-        self._bad_by_class: dict[str, dict[str, str]] = {}
         self._by_length: LengthGroupedBatches | None = None
         if options.length:
             seed = options.seed if options.shuffle else None
@@ -303,23 +301,30 @@ class Batches:
             for batch, bad in prepared:
                 for record in bad:
                     self._bad_records.note(record.key, record.reason)
-                    for name in record.labels:
-                        self._bad_by_class.setdefault(name, {})[record.key] = record.reason
                 yield batch
-        if self._bad_by_class and self._options.shuffle:
+        if len(self._bad_records) and self._options.shuffle:
             self._check_classes()
 
     def _check_classes(self) -> None:
         """Check that every class has a readable training record, unless no class has one (then nothing is learned).
 
+        Bad records that other processes of the job have found count as well.
+
         Raises:
             DataError: a class has no readable record.
         """
-        dataset = self.dataset
-        counts = Counter(name for index in dataset.indices for name in set(dataset.reader.labels(index)))
-        unreadable = [name for name, bad in self._bad_by_class.items() if len(bad) == counts[name]]
+        dataset, reasons = self.dataset, dict(self._bad_records.listing())
+        counts: Counter[str] = Counter()
+        bad: dict[str, list[str]] = {}
+        for position, index in enumerate(dataset.indices):
+            names, key = set(dataset.reader.labels(index)), dataset.key(position)
+            counts.update(names)
+            for name in names if key in reasons else ():
+                bad.setdefault(name, []).append(key)
+        unreadable = [name for name, keys in bad.items() if len(keys) == counts[name]]
         if unreadable and len(unreadable) < len(counts):
-            key, reason = next(iter(self._bad_by_class[unreadable[0]].items()))
+            key = bad[unreadable[0]][0]
+            reason = reasons[key]
             raise DataError(
                 f"channel {dataset.reader.channel!r}: none of the {counts[unreadable[0]]} training records of class"
                 f" {unreadable[0]!r} can be read: {key} {reason}; repair them, or remove the class"
@@ -338,10 +343,10 @@ class Batches:
             randomness = self._options.randomness(epoch, key)
             inputs = self._example_factory.example(position, lambda: reader.read(index).content, randomness)
         except BadRecordError as error:
-            return _Bad(key, str(error), reader.labels(index))
+            return _Bad(key, str(error))
         except DataError as error:
             reason = str(error).removeprefix(f"channel {self.dataset.reader.channel!r}: {key} ")
-            return _Bad(key, reason, reader.labels(index))
+            return _Bad(key, reason)
         return _Example(position, inputs, reader.labels(index))
 
     def _assemble(self, examples: Sequence[_Example | _Bad]) -> _Prepared:
