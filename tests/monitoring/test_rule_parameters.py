@@ -13,7 +13,13 @@ from torch.nn import functional
 from finetune.config.rules import DEFAULTS, UNSUPPORTED_PARAMETERS, parse_rules
 from finetune.monitoring.rules.curves import TrainingCurves, check_class_balance, check_curves, check_rare_classes
 from finetune.monitoring.rules.finding import Finding, Rules
-from finetune.monitoring.rules.machine import MachineSample, check_step_times, check_utilization
+from finetune.monitoring.rules.machine import (
+    MachineSample,
+    ProcessTimes,
+    check_load_balance,
+    check_step_times,
+    check_utilization,
+)
 from finetune.monitoring.rules.setup import Setup
 from finetune.monitoring.rules.tensors import TensorWatch
 from finetune.monitoring.timing import StepTiming
@@ -91,6 +97,7 @@ TANH_LOW, SIGMOID_LOW = training(activation=nn.Tanh, bias0=-50.0), training(acti
 LONG, SLOW, SHORT = training(1e5, 20), training(1e-4, 120), training(1e-12, 120)
 CPU, IO, LOW = machine(2, 97, 10, 80), machine(2, 10, 90, 80), machine(40, 50, 1, 90)
 UNEVEN, SMALL = machine(95, 40, 1, 90), machine(40, 50, 1, 20)
+UNBALANCED = [ProcessTimes(1, 42, 100), ProcessTimes(1, 2, 100)]
 STEPS = [StepTiming(0, seconds, 8) for seconds in [0.1] * 500 + [5.0] * 15]
 BUSY_AT_LAST = [MachineSample(40, 50, 1, 20)] * 1180 + [MachineSample(95, 50, 1, 20)] * 20
 # Rule and parameter: the input that triggers the rule, and a parameter value that does not.
@@ -139,6 +146,8 @@ DECISIVE: Mapping[tuple[str, str], tuple[Situation, float]] = {
     ("IOBottleneck", "gpu_threshold"): (IO, 1),
     ("IOBottleneck", "io_threshold"): (IO, 95),
     ("IOBottleneck", "patience"): (IO, 5000),
+    ("LoadBalancing", "threshold"): (lambda rules: check_load_balance(UNBALANCED, rules, 1000), 0.5),
+    ("LoadBalancing", "patience"): (lambda rules: check_load_balance(UNBALANCED, rules, 1000), 5000),
     ("StepOutlier", "stddev"): (lambda rules: check_step_times(STEPS, rules, 1), 50),
     ("StepOutlier", "n_outliers"): (lambda rules: check_step_times(STEPS, rules, 1), 20),
     ("BatchSize", "cpu_threshold_p95"): (SMALL, 40),
@@ -159,7 +168,7 @@ RELATED_VALUES: Mapping[tuple[str, str], Mapping[str, float]] = {
 
 def test_all_rule_parameters_are_covered() -> None:
     assert set(DECISIVE) == {(rule, name) for rule, parameters in DEFAULTS.items() for name in parameters}
-    assert len(DEFAULTS) == 18
+    assert len(DEFAULTS) == 19
 
 
 @pytest.mark.parametrize(("rule", "name"), DECISIVE)

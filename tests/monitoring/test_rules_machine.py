@@ -9,7 +9,13 @@ from dataclasses import replace
 import pytest
 
 from finetune.config.rules import DEFAULTS
-from finetune.monitoring.rules.machine import MachineSample, check_step_times, check_utilization
+from finetune.monitoring.rules.machine import (
+    MachineSample,
+    ProcessTimes,
+    check_load_balance,
+    check_step_times,
+    check_utilization,
+)
 from finetune.monitoring.timing import StepTiming
 
 HEALTHY = MachineSample(gpu=92, cpu=40, waiting=2, memory=75)
@@ -52,6 +58,20 @@ def test_fluctuating_utilization_is_reported() -> None:
 def test_growing_memory_is_reported() -> None:
     growing = [replace(HEALTHY, memory=50 + 30 * at / 1200) for at in range(1200)]
     assert [finding.rule for finding in check_utilization(growing, DEFAULTS, 1)] == ["GPUMemoryIncrease"]
+
+
+def test_process_that_others_wait_for_is_reported_with_its_cause() -> None:
+    even = [ProcessTimes(data=1, exchange=5 + rank, total=100) for rank in range(4)]
+    assert check_load_balance(even, DEFAULTS, 5000) == []
+    assert check_load_balance([ProcessTimes(1, 90, 100)], DEFAULTS, 5000) == []
+    slow = [*even[:2], ProcessTimes(data=2, exchange=1, total=100), ProcessTimes(data=1, exchange=40, total=100)]
+    (finding,) = check_load_balance(slow, DEFAULTS, 5000)
+    assert finding.observation == "other processes wait for process 2 for up to 39% of the time"
+    assert "compare the utilization" in finding.advice
+    slow[2] = ProcessTimes(data=38, exchange=1, total=100)
+    (finding,) = check_load_balance(slow, DEFAULTS, 5000)
+    assert "process 2 waits for data 38% of the time" in finding.advice
+    assert check_load_balance(slow, DEFAULTS, 500) == []
 
 
 def steps(seconds: Sequence[float], segment: int = 0, size: int = 8) -> list[StepTiming]:

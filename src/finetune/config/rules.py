@@ -36,6 +36,7 @@ DEFAULTS: Mapping[str, Parameters] = {
     "GPUMemoryIncrease": {"increase": 5.0, "patience": 1000, "window": 10},
     "LowGPUUtilization": {"threshold_p95": 70.0, "threshold_p5": 10.0, "window": 500, "patience": 1000},
     "IOBottleneck": {"threshold": 50.0, "gpu_threshold": 10.0, "io_threshold": 50.0, "patience": 1000},
+    "LoadBalancing": {"threshold": 0.2, "patience": 1000},
     "StepOutlier": {"stddev": 3.0, "n_outliers": 10},
     "BatchSize": {
         "cpu_threshold_p95": 70.0,

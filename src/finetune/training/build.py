@@ -28,6 +28,7 @@ from finetune.training.inputs import InputProvider
 from finetune.training.losses import Loss, balanced_class_weights
 from finetune.training.optim import Schedule, build_optimizer
 from finetune.training.probe import GuardedProbe, NoProbe, Probe
+from finetune.training.process_watch import ProcessWatch
 from finetune.training.state import BestEpoch, EpochMetrics, EpochTotals, Stateful, StreamState, TrainingState
 from finetune.training.step import TrainStep, trains_batch_norm
 from finetune.training.trainable_state import OptimizerState, TrainableWeights
@@ -72,8 +73,9 @@ def build_training(  # noqa: PLR0913  # by keyword
     _refuse_single_records(optimization, backbone, plan)
     class_weights = _class_weights(optimization, inputs.records, task, numerics)
     loss = Loss(task, optimization.label_smoothing, class_weights)
+    stepper = _build_step(spec, backbone, plan, loss, numerics, setup if world.is_main else None)
     return Training(
-        stepper=_build_step(spec, backbone, plan, loss, numerics, setup if world.is_main else None),
+        stepper=stepper,
         plan=plan,
         schedule=build_schedule(optimization, inputs.records.batches_per_epoch or 0),
         inputs=inputs,
@@ -90,6 +92,7 @@ def build_training(  # noqa: PLR0913  # by keyword
         devices=devices,
         order=spec.distributed.distributed_order,
         bad_records=bad_records,
+        watch=ProcessWatch(world, stepper.timing),
     )
 
 

@@ -20,6 +20,7 @@ from finetune.strategies.plan import Plan
 from finetune.training.inputs import InputProvider, PhaseInputs
 from finetune.training.observers.base import Observer
 from finetune.training.optim import Schedule, set_learning_rates
+from finetune.training.process_watch import ProcessWatch
 from finetune.training.state import EpochMetrics, TrainingState
 from finetune.training.step import TrainStep
 from finetune.training.steps import ShardedSteps, Situation, Steps, WholeSteps
@@ -108,6 +109,7 @@ class Training:
         devices: The virtual devices, at least as many as processes.
         order: Order of the sums over shards.
         bad_records: The bad records found in training.
+        watch: Compares the processes of the job after each epoch.
     """
 
     stepper: TrainStep
@@ -123,6 +125,7 @@ class Training:
     devices: VirtualDevices = ONE_DEVICE
     order: Order = "exact"
     bad_records: JobBadRecords = field(default_factory=NoBadRecords)
+    watch: ProcessWatch | None = None
 
 
 def steps_per_epoch(batches: int, accumulation: int) -> int:
@@ -144,6 +147,8 @@ def fit(training: Training, state: TrainingState, observer: Observer, checkpoint
     while not progress.stopped_early and progress.epoch < training.epochs:
         if not _train_epoch(training, state, observer, checkpoints):
             return False
+        if training.watch is not None:
+            training.watch.epoch_done()
         with training.stepper.timing.host("evaluate"):
             metrics = training.evaluate()
         if metrics is None:

@@ -1,4 +1,4 @@
-"""Rules on the machine: GPU utilization, CPU and I/O bottlenecks, memory growth and uneven steps."""
+"""Rules on the machine: GPU utilization, CPU and I/O bottlenecks, memory growth, uneven steps and processes."""
 
 from __future__ import annotations
 
@@ -33,6 +33,26 @@ class MachineSample:
     cpu: float
     waiting: float
     memory: float
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessTimes:
+    """Seconds that a process of the job has spent in training since its start.
+
+    Attributes:
+        data: Waiting for data.
+        exchange: Waiting for the other processes before steps.
+        total: In all parts of the steps.
+    """
+
+    data: float
+    exchange: float
+    total: float
+
+    @property
+    def waiting(self) -> float:
+        """Share of the time that the process waited for others."""
+        return self.exchange / self.total if self.total else 0.0
 
 
 Check = Callable[[Sequence[MachineSample], Parameters, Setup], tuple[str, str] | None]
@@ -88,6 +108,34 @@ def check_step_times(steps: Sequence[StepTiming], rules: Rules, step: int, setup
             f"{(setup or Setup()).more_workers()}, so that slow records are prefetched.",
         )
     ]
+
+
+def check_load_balance(
+    processes: Sequence[ProcessTimes], rules: Rules, step: int, setup: Setup | None = None
+) -> list[Finding]:
+    """Check for a process that the others wait for.
+
+    Args:
+        processes: Times of all processes by rank.
+        rules: Selected rules.
+        step: Optimizer steps done.
+        setup: Setup of the job, to tailor the advice.
+    """
+    parameters = rules.get("LoadBalancing")
+    if parameters is None or len(processes) < 2 or step < parameters["patience"]:
+        return []
+    shares = [process.waiting for process in processes]
+    slowest = min(range(len(shares)), key=lambda rank: shares[rank])
+    excess = max(shares) - shares[slowest]
+    if excess <= parameters["threshold"]:
+        return []
+    data = processes[slowest].data / processes[slowest].total
+    if data > excess / 2:
+        advice = f"{(setup or Setup()).more_workers()}: process {slowest} waits for data {data:.0%} of the time."
+    else:
+        advice = f"compare the utilization of the device of process {slowest} with others; a new instance may help."
+    observation = f"other processes wait for process {slowest} for up to {excess:.0%} of the time"
+    return [Finding("LoadBalancing", step, f"process {slowest}", observation, advice)]
 
 
 def _multiples_of_median(values: NDArray[np.float64], segments: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +20,13 @@ from finetune.monitoring.rules.curves import (
     resolution,
 )
 from finetune.monitoring.rules.finding import Finding, Rules
-from finetune.monitoring.rules.machine import MachineSample, check_step_times, check_utilization
+from finetune.monitoring.rules.machine import (
+    MachineSample,
+    ProcessTimes,
+    check_load_balance,
+    check_step_times,
+    check_utilization,
+)
 from finetune.monitoring.rules.setup import Setup
 from finetune.monitoring.rules.symptoms import check_training
 from finetune.monitoring.timing import Timing
@@ -118,6 +124,7 @@ class RuleObserver:
         class_counts: Training records by class; empty if unknown.
         baseline_score: Score of the best constant prediction on the training records.
         setup: Setup of the job, to tailor the advice.
+        processes: Times of all processes of the job by rank, if there are several; updated after each epoch.
     """
 
     probe: Probe
@@ -129,6 +136,7 @@ class RuleObserver:
     class_counts: Mapping[str, int] = field(default_factory=dict)
     baseline_score: float = 0.0
     setup: Setup = field(default_factory=Setup)
+    processes: Sequence[ProcessTimes] = ()
     guard: Guard = field(default_factory=lambda: Guard("The training rules"))
     _step: int = 0
     _next_step_time_check: int = 0
@@ -171,6 +179,7 @@ class RuleObserver:
             self._next_step_time_check = curves.step + curves.step // _STEP_TIME_CHECKS
             self.findings.add_timed(check_step_times(self.timing.steps, self.rules, curves.step, curves.setup))
         self.findings.add_timed(check_utilization(self._samples, self.rules, curves.step, curves.setup))
+        self.findings.add_timed(check_load_balance(self.processes, self.rules, curves.step, curves.setup))
 
     def end(self, state: TrainingState) -> None:
         """Take pending findings, evaluate the whole run, and evaluate earlier findings again.
