@@ -1,7 +1,7 @@
-# The training image. Build it with scripts/build-image, which gives it its name, version and revision.
+# The training and inference image. scripts/build-image builds it and sets its name, version and revision.
 ARG BASE_IMAGE=debian:bookworm-slim
 
-# Everything that is installed, with the compiler that one package needs; nothing of this stage but /opt/venv is kept.
+# Installs the Python packages; one of them needs a compiler. Only /opt/venv is copied from this stage.
 FROM ${BASE_IMAGE} AS packages
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends ca-certificates gcc libc6-dev python3 python3-dev python3-venv
@@ -14,8 +14,8 @@ RUN python3 -m venv /build/uv \
 COPY container/slim /build/
 RUN /build/slim /opt/venv
 
-# Pretrained networks for jobs without a network: those of the folder container/pretrained, and those that are fetched by
-# name, as in --build-arg PRETRAINED="resnet50 distilbert-base-uncased".
+# Pretrained models for jobs without a network connection: those in the folder container/pretrained, and those that are
+# downloaded by name, as in --build-arg PRETRAINED="resnet50 distilbert-base-uncased".
 FROM packages AS pretrained
 ARG PRETRAINED=""
 COPY container/pretrained /opt/pretrained
@@ -27,8 +27,8 @@ RUN apt-get update \
     && apt-get install --yes --no-install-recommends ca-certificates python3 \
     && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/cache/debconf/*-old /var/log/*.log /var/log/apt
 
-# CUDA is in torch's own packages; these two let the host lend its GPUs and its driver (docs/decisions/cuda.md).
-# What libraries keep goes where every user may write.
+# CUDA is part of torch's packages; the two NVIDIA variables request the GPUs and the driver of the host
+# (docs/decisions/cuda.md). Caches of libraries are in a folder that every user may write.
 ENV PATH=/opt/venv/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
     LANG=C.UTF-8 \
     PYTHONUNBUFFERED=1 \
@@ -44,8 +44,8 @@ ENV PATH=/opt/venv/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/
 COPY --from=packages /opt/venv /opt/venv
 COPY --from=pretrained /opt/pretrained /opt/pretrained
 
-# The folders that sagemaker-training wants to make, for any user and under a read-only root. /opt/ml/checkpoints is not
-# among them: where the platform mounts none, nobody would keep what is written there.
+# The folders that sagemaker-training creates, for any user and with a read-only root. /opt/ml/checkpoints is not created:
+# unless the platform mounts it, checkpoints would not outlive the container.
 RUN mkdir -p /opt/ml/code /opt/ml/input/config /opt/ml/input/data /opt/ml/model /opt/ml/output/data \
     && chmod -R a+rwX /opt/ml \
     && echo /opt/finetune >/opt/venv/lib/python3.11/site-packages/finetune.pth \
@@ -53,7 +53,7 @@ RUN mkdir -p /opt/ml/code /opt/ml/input/config /opt/ml/input/data /opt/ml/model 
     && ln -s /opt/finetune/container/serve.py /usr/local/bin/serve
 WORKDIR /opt/ml/code
 
-# From here on, what changes with the code: small layers.
+# Layers that change with the code are small and come last.
 COPY container/requirements.txt container/*.py /opt/finetune/container/
 COPY src/finetune /opt/finetune/finetune
 RUN chmod 755 /opt/finetune/container/train.py /opt/finetune/container/serve.py \
