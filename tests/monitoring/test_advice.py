@@ -25,7 +25,13 @@ from finetune.monitoring.rules.curves import (
     patience_for_best,
 )
 from finetune.monitoring.rules.finding import Finding
-from finetune.monitoring.rules.machine import MachineSample, check_step_times, check_utilization
+from finetune.monitoring.rules.machine import (
+    MachineSample,
+    ProcessTimes,
+    check_load_balance,
+    check_step_times,
+    check_utilization,
+)
 from finetune.monitoring.rules.setup import Setup
 from finetune.monitoring.rules.symptoms import check_evaluation, check_training
 from finetune.monitoring.rules.tensors import TensorWatch
@@ -141,6 +147,8 @@ def machine(setup: Setup) -> Iterator[Finding]:
         yield from check_utilization(samples, DEFAULTS, 1, setup)
     uneven = [MachineSample(95.0 * bool(at % 5), 40, 1, 90) for at in range(1200)]
     yield from check_utilization(uneven, DEFAULTS, 1, setup)
+    for data in (1, 40):
+        yield from check_load_balance([ProcessTimes(data, 1, 100), ProcessTimes(1, 42, 100)], DEFAULTS, 5000, setup)
     yield from check_step_times([StepTiming(0, seconds, 8) for seconds in [0.1] * 500 + [5.0] * 15], DEFAULTS, 1, setup)
 
 
