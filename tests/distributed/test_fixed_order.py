@@ -13,7 +13,6 @@ from finetune.distributed.fixed_order import (
     FixedOrderSum,
     aligned_blocks,
     all_reduce_in_fixed_order,
-    bytes_sent,
 )
 from finetune.distributed.virtual_devices import shards_of_rank
 from finetune.distributed.world import World
@@ -125,8 +124,3 @@ def test_two_levels_give_the_same_bits(tmp_path: Path) -> None:
         virtual_devices, elements, _, rank = name.split()
         expected = torch.load(tmp_path / f"{virtual_devices} {elements} {'1' if elements != '16' else '4'} 0")
         assert torch.equal(torch.load(tmp_path / name), expected), (name, rank)
-
-
-def test_bytes_are_those_of_a_ring_at_powers_of_two() -> None:
-    for size in (2, 4, 8):
-        assert bytes_sent(8000, 8, World(1, size, 1)) == 2 * (size - 1) * 8000 * 4 // size

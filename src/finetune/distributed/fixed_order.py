@@ -172,13 +172,6 @@ def _gathered(members: _Members, chunk: Tensor) -> Tensor:
     return gathered
 
 
-def bytes_sent(elements: int, virtual_devices: int, world: World, *, element_bytes: int = 4) -> int:
-    """Return the bytes that a process sends in `all_reduce_in_fixed_order`, without protocol overhead."""
-    chunk = -(-elements // world.size)
-    own = aligned_blocks(shards_of_rank(virtual_devices, world.size, world.rank))
-    return (world.size - 1) * chunk * element_bytes * (len(own) + 1)
-
-
 def _are_halves(left: Block, right: Block) -> bool:
     return left.size == right.size and left.start % (2 * left.size) == 0
 
