@@ -13,7 +13,7 @@ from finetune.distributed.world import World
 _T = TypeVar("_T")
 
 
-class _WorldShare:
+class WorldShare:
     """Place of this process among the processes of its host."""
 
     __slots__ = ()
@@ -29,12 +29,13 @@ class _WorldShare:
         """Number of processes of this host."""
         return self.world.local_size
 
-    def _rank(self, local_rank: int) -> int:
+    def rank_of(self, local_rank: int) -> int:
+        """Return the rank of a process of this host."""
         return self.world.rank - self.world.local_rank + local_rank
 
 
 @dataclass(frozen=True, slots=True)
-class ShardsOfBatches(_WorldShare):
+class ShardsOfBatches(WorldShare):
     """The shards of this process in every batch, for training: one list of records per shard, possibly empty.
 
     Attributes:
@@ -70,7 +71,7 @@ class ShardsOfBatches(_WorldShare):
         return [range(count)[self._slice(count, shard)] for shard in self._shards_of(local_rank)]
 
     def _shards_of(self, local_rank: int) -> range:
-        return shards_of_rank(self.virtual_devices, self.world.size, self._rank(local_rank))
+        return shards_of_rank(self.virtual_devices, self.world.size, self.rank_of(local_rank))
 
     def _slice(self, records: int, shard: int) -> slice:
         return rows_of_shard(records, self.virtual_devices, shard, self.minimum)
@@ -91,7 +92,7 @@ class ShardsOfHostBatches(ShardsOfBatches):
 
 
 @dataclass(frozen=True, slots=True)
-class EveryNthBatch(_WorldShare):
+class EveryNthBatch(WorldShare):
     """Whole batches, dealt to the processes in turn, for evaluation.
 
     Attributes:
@@ -110,11 +111,11 @@ class EveryNthBatch(_WorldShare):
 
     def rows(self, number: int, identities: Sequence[int], local_rank: int) -> list[Sequence[int]]:
         """Return all rows of a batch for one of the processes, and none for the others."""
-        return [range(len(identities))] if number % self.world.size == self._rank(local_rank) else []
+        return [range(len(identities))] if number % self.world.size == self.rank_of(local_rank) else []
 
 
 @dataclass(frozen=True, slots=True)
-class ReplicatedBatches(_WorldShare):
+class ReplicatedBatches(WorldShare):
     """Whole batches, the same ones in all processes.
 
     Attributes:

@@ -26,7 +26,7 @@ from finetune.data.pipe.examples import Example, PreparedBatch
 from finetune.data.pipe.shuffle import StreamPosition
 from finetune.data.pipe.source import StreamRecord
 from finetune.data.record import Content
-from finetune.distributed.shares import ReplicatedBatches
+from finetune.distributed.shares import ReplicatedBatches, WorldShare
 from finetune.distributed.world import World
 from finetune.errors import JobStopped
 from finetune.features.extractor import FeatureExtractor
@@ -44,7 +44,7 @@ Rows = dict[Key, dict[str, Tensor]]
 
 
 @dataclass(frozen=True, slots=True)
-class RecordsByContent:
+class RecordsByContent(WorldShare):
     """A `RowShare` that gives each record to a process by its identity, so that it is the same one in every epoch.
 
     Attributes:
@@ -53,20 +53,10 @@ class RecordsByContent:
 
     world: World
 
-    @property
-    def local_rank(self) -> int:
-        """Index of this process among the processes of this host."""
-        return self.world.local_rank
-
-    @property
-    def local_size(self) -> int:
-        """Number of processes of this host."""
-        return self.world.local_size
-
     def rows(self, number: int, identities: Sequence[int], local_rank: int) -> list[Sequence[int]]:
         """Return the rows of the records of a process of this host."""
         del number
-        rank = self.world.rank - self.world.local_rank + local_rank
+        rank = self.rank_of(local_rank)
         # The lower bits of an identity are the length of the record.
         return [[row for row, identity in enumerate(identities) if (identity >> 31) % self.world.size == rank]]
 
