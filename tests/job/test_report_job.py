@@ -33,7 +33,7 @@ def test_time_shares_add_up(first_job: FinishedJob) -> None:
     report = report_of(first_job)
     parts = report["time"]["parts"]
     assert min(parts.values()) >= 0
-    assert {"start", "data", "exchange", "forward", "backward", "update", "evaluate", "save", "rest"} == set(parts)
+    assert {"start", "data", "forward", "backward", "update", "evaluate", "save", "rest"} == set(parts)
     assert parts["forward"] > 0 < parts["backward"]
     assert abs(sum(parts.values()) - report["cost"]["seconds"]) < 1
 

@@ -319,6 +319,8 @@ def _learning_rate_curves(plan: Plan, schedule: Schedule | None, steps: object) 
 
 def _time(history: RunHistory, job: PreparedJob, summary: Mapping[str, object]) -> dict[str, object]:
     training = dict(history.parts)
+    if job.world.size == 1:
+        training.pop("exchange", None)
     total = max(history.run_seconds, process_age())
     # Reading checkpoints counts as part of the start.
     parts = {"start": history.start_seconds, **training}
