@@ -68,7 +68,8 @@ def _silent_end(ended: Mapping[int, ProcessFailure]) -> RankFailure:
 def _platform_failure(rank: int, predicate: str, seconds: float | None = None, *, expected: bool = True) -> RankFailure:
     """Return the failure of a process at a time in seconds since the epoch, by default now."""
     failure = Failure(f"Process {rank} {predicate}", PlatformError.exit_code, expected)
-    return RankFailure(rank, failure, time.time() if seconds is None else seconds, is_consequence=False)
+    noted = time.time() if seconds is None else seconds
+    return RankFailure(rank, failure, noted, is_consequence=False, names_process=True)
 
 
 def _describe_kill(process: ProcessFailure) -> str:

@@ -87,9 +87,8 @@ def _run_processes(group: HostGroup, members: Members, interruption: Interruptio
     ended = run_processes(processes, interruption, nodes, on_stop=group.stop, failed=failed)
     if ended is None:
         return
-    # Errors of the user are the same in all processes of a host, and a process that did not report its failure itself
-    # is named in the message.
-    is_named = ended.failure.message.startswith(f"Process {ended.rank} ")
-    rank = None if is_named or ended.failure.exit_code == UserError.exit_code else ended.rank
+    # Errors of the user are the same in all processes of a host.
+    is_unnamed = not ended.names_process and ended.failure.exit_code != UserError.exit_code
+    rank = ended.rank if is_unnamed else None
     age = max(0.0, time.time() - ended.time)
     group.fail(ended.failure, rank=rank, age=age, is_consequence=ended.is_consequence)

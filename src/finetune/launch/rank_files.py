@@ -30,12 +30,14 @@ class RankFailure:
         failure: The failure.
         time: When it occurred, in seconds since the epoch.
         is_consequence: Whether the process failed because another one had ended.
+        names_process: Whether the message names the process.
     """
 
     rank: int
     failure: Failure
     time: float
     is_consequence: bool
+    names_process: bool = False
 
 
 @dataclass(frozen=True, slots=True)
