@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from finetune.distributed.data_parallel import DataParallel, PassContext
+from finetune.distributed.data_parallel import DataParallel, Order, PassContext
 from finetune.distributed.virtual_devices import rows_of_shard, shard_seed
 from finetune.distributed.world import World
 from tests.support.processes import run_processes
@@ -45,10 +45,10 @@ def build_model(settings: Settings) -> nn.Sequential:
 class Training:
     """Trains a small convolutional network; each pass of a shard has at least two records for batch normalization."""
 
-    def __init__(self, world: World, virtual_devices: int, settings: Settings) -> None:
+    def __init__(self, world: World, virtual_devices: int, settings: Settings, order: Order = "exact") -> None:
         self.model = build_model(settings)
         self.virtual_devices, self.settings = virtual_devices, settings
-        self.parallel = DataParallel(self.model, self.forward, virtual_devices, world)
+        self.parallel = DataParallel(self.model, self.forward, virtual_devices, world, order=order)
         trainable = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.AdamW(trainable, lr=1e-2, fused=True)
         self.losses: list[float] = []
@@ -127,6 +127,22 @@ def test_any_number_of_processes_gives_the_bits_of_one(size: int, single_process
     for path in results:
         expected = single_process / f"{path.name.rsplit(' ', 2)[0]} 1 0"
         assert path.read_text("utf-8") == expected.read_text("utf-8"), path.name
+
+
+def train_in_fast_order(world: World, folder: Path) -> None:
+    trainings = [Training(world, 4, Settings(), order) for order in ("fast", "fast", "exact")]
+    for training in trainings:
+        for number, records in enumerate(RECORDS):
+            training.step(number, records)
+    first, second, exact = trainings
+    assert first.digest() == second.digest()
+    torch.testing.assert_close(first.losses, exact.losses, rtol=1e-3, atol=0)
+    (folder / f"{world.rank}").write_text(first.digest(), "utf-8")
+
+
+def test_fast_order_repeats_itself_and_is_close_to_the_exact_one(tmp_path: Path) -> None:
+    run_processes(3, train_in_fast_order, tmp_path)
+    assert len({path.read_text("utf-8") for path in tmp_path.iterdir()}) == 1
 
 
 def test_number_of_virtual_devices_changes_bits(single_process: Path) -> None:

@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from finetune.distributed.fixed_order import Block, FixedOrderSum, aligned_blocks, all_reduce_in_fixed_order
 from finetune.distributed.shard_totals import ShardTotals
 from finetune.distributed.virtual_devices import shards_of_rank
-from finetune.distributed.world import World
+from finetune.distributed.world import World, lost_processes
 
 Order = Literal["exact", "fast"]
 Result = TypeVar("Result")
@@ -172,7 +172,8 @@ class DataParallel(Generic[Result]):
         for block, tensor in zip(aligned_blocks(self.shards), blocks, strict=True):
             total.add(block, [tensor])
         reduced = total.total()[0]
-        torch.distributed.all_reduce(reduced, group=self._world.group)
+        with lost_processes():
+            torch.distributed.all_reduce(reduced, group=self._world.group)
         return reduced
 
 
