@@ -88,7 +88,7 @@ def build_rule_observer(job: PreparedJob, setup: Setup, training: Training, find
         class_counts=counts,
         baseline_score=constant_prediction_score(inputs, counts),
         setup=setup,
-        processes=training.watch.processes if training.watch is not None else (),
+        processes=training.watch.processes,
     )
 
 

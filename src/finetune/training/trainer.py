@@ -6,12 +6,12 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from finetune.data.loading.batches import Batch
 from finetune.distributed.data_parallel import Order
-from finetune.distributed.virtual_devices import ONE_DEVICE, VirtualDevices
+from finetune.distributed.virtual_devices import VirtualDevices
 from finetune.distributed.world import World
 from finetune.errors import DataError, DivergedError, JobStopped
 from finetune.runtime.threads import limit_threads
@@ -57,15 +57,6 @@ class JobBadRecords(Protocol):
             DataError: More records are bad than allowed.
         """
         ...
-
-
-class NoBadRecords:
-    """Null implementation for data without bad records."""
-
-    unshared = 0
-
-    def share(self, world: World) -> None:
-        """Do nothing."""
 
 
 class NoCheckpoints:
@@ -121,11 +112,11 @@ class Training:
     stopping: EarlyStopping
     evaluate: Callable[[], EpochMetrics | None]
     interrupted: Callable[[], bool]
-    world: World = field(default_factory=World)
-    devices: VirtualDevices = ONE_DEVICE
-    order: Order = "exact"
-    bad_records: JobBadRecords = field(default_factory=NoBadRecords)
-    watch: ProcessWatch | None = None
+    world: World
+    devices: VirtualDevices
+    order: Order
+    bad_records: JobBadRecords
+    watch: ProcessWatch
 
 
 def steps_per_epoch(batches: int, accumulation: int) -> int:
@@ -147,8 +138,7 @@ def fit(training: Training, state: TrainingState, observer: Observer, checkpoint
     while not progress.stopped_early and progress.epoch < training.epochs:
         if not _train_epoch(training, state, observer, checkpoints):
             return False
-        if training.watch is not None:
-            training.watch.epoch_done()
+        training.watch.epoch_done()
         with training.stepper.timing.host("evaluate"):
             metrics = training.evaluate()
         if metrics is None:
