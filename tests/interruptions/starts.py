@@ -41,12 +41,7 @@ class JobView:
 
     def handles_sigterm(self) -> bool:
         """Whether its SIGTERM handler is installed."""
-        try:
-            status = Path(f"/proc/{self.pid}/status").read_text("utf-8")
-        except (FileNotFoundError, ProcessLookupError):
-            return False
-        caught = next(line for line in status.splitlines() if line.startswith("SigCgt:"))
-        return bool(int(caught.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
+        return handles_sigterm(self.pid)
 
     def checkpoints(self, pattern: str) -> int:
         """Files with a matching name in the checkpoint folders."""
@@ -143,6 +138,16 @@ class Zygote:
     def read(self) -> str:
         assert self.process.stdout is not None
         return self.process.stdout.readline().strip()
+
+
+def handles_sigterm(pid: int) -> bool:
+    """Whether the SIGTERM handler of a process is installed."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text("utf-8")
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    caught = next(line for line in status.splitlines() if line.startswith("SigCgt:"))
+    return bool(int(caught.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
 
 
 def has_exited(pid: int) -> bool:

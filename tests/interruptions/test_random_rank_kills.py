@@ -56,11 +56,15 @@ def draw_moment(rng: random.Random) -> Moment:
 
 def interrupt(ranks: Ranks, moment: Moment, rng: random.Random) -> str:
     """Send the moment's signal, unless a rank ends before; return how the job ended: `killed`, `stopped` or `ended`."""
-    if ranks.wait_for(lambda: moment.when(ranks)):
+    targets = set(range(len(ranks.processes)) if moment.everyone else [rng.randrange(len(ranks.processes))])
+
+    def can_be_sent() -> bool:
+        return moment.signal is signal.SIGKILL or ranks.handle_sigterm(targets)
+
+    if ranks.wait_for(lambda: moment.when(ranks) and can_be_sent()):
         later = ranks.seconds + moment.seconds
         if ranks.wait_for(lambda: ranks.seconds >= later):
-            targets = range(len(ranks.processes)) if moment.everyone else [rng.randrange(len(ranks.processes))]
-            ranks.send(moment.signal, set(targets))
+            ranks.send(moment.signal, targets)
             if moment.signal is signal.SIGKILL:
                 return "killed" if -signal.SIGKILL in ranks.end() else "ended"
             assert ranks.end() == [0] * len(ranks.processes), ranks.text()

@@ -16,10 +16,12 @@ from pathlib import Path
 from sagemaker_simulator import JobFolder, TrainingRequest, lay_out
 from sagemaker_simulator.configuration import DEFAULT_CHECKPOINT_PATH
 from sagemaker_simulator.environment import job_environment
-from tests.interruptions.starts import Zygote, has_exited
+from tests.interruptions.starts import Zygote, handles_sigterm, has_exited
 
-MAX_SECONDS = 60.0
-"""Generous limit for the end of all ranks after one of them has ended."""
+MAX_SECONDS = 120.0
+"""Generous limit for the end of all ranks that are not ended by a signal."""
+KILL_SECONDS = 30.0
+"""Time from SIGTERM to SIGKILL after one of the ranks has failed, that of torch's elastic launcher."""
 POLL_SECONDS = 0.005
 
 
@@ -59,6 +61,10 @@ class Ranks:
         """Ranks that have ended."""
         return [rank for rank, process in enumerate(self.processes) if has_exited(process)]
 
+    def handle_sigterm(self, ranks: set[int]) -> bool:
+        """Whether ranks have installed their handler of SIGTERM; the agent of a host sends the signal only then."""
+        return all(handles_sigterm(self.processes[rank]) for rank in ranks)
+
     def wait_for(self, condition: Callable[[], bool]) -> bool:
         """Wait for a condition; return whether it became true before a process ended."""
         while not condition():
@@ -70,16 +76,18 @@ class Ranks:
     def end(self) -> list[int]:
         """Wait for the end of all processes; return their exit codes."""
         codes: dict[int, int] = {}
-        deadline = time.monotonic() + 2 * MAX_SECONDS
+        deadline, failed = time.monotonic() + MAX_SECONDS, False
         while len(codes) < len(self.processes):
             for rank in set(self.ended()) - codes.keys():
                 codes[rank] = self.zygote.wait(self.processes[rank])
-                if codes[rank] and len(codes) < len(self.processes):
+                if codes[rank] and not failed:
                     self.send(signal.SIGTERM)
-                    deadline = min(deadline, time.monotonic() + MAX_SECONDS)
+                    deadline, failed = time.monotonic() + KILL_SECONDS, True
             if time.monotonic() > deadline:
                 self.send(signal.SIGKILL)
-                raise AssertionError(f"{len(codes)} of {len(self.processes)} ranks have ended in time:\n{self.text()}")
+                # Before the first line of its log, a rank waits for the others without noticing that one has ended.
+                if not failed or self.text():
+                    raise AssertionError(f"{len(codes)} of {len(self.processes)} ranks have ended:\n{self.text()}")
             time.sleep(POLL_SECONDS)
         return [codes[rank] for rank in range(len(self.processes))]
 
