@@ -41,6 +41,11 @@ ENV PATH=/opt/venv/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/
     TORCHINDUCTOR_CACHE_DIR=/tmp/torchinductor \
     TORCH_HOME=/tmp/torch
 
+# For several hosts with an Elastic Fabric Adapter: the URL and the SHA-256 of an EFA installer (docs/distributed.md).
+ARG EFA_INSTALLER="" EFA_INSTALLER_SHA256=""
+COPY container/install_efa.py /opt/finetune/container/
+RUN python3 -B /opt/finetune/container/install_efa.py "${EFA_INSTALLER}" "${EFA_INSTALLER_SHA256}"
+
 COPY --from=packages /opt/venv /opt/venv
 COPY --from=pretrained /opt/pretrained /opt/pretrained
 

@@ -80,6 +80,20 @@ def test_efa_connects_hosts(resources: Resources, variables: dict[str, str], int
     assert network_environment(resources, {}, interfaces, no_rdma) == variables
 
 
+def test_image_without_nccl_plugin_is_a_warning(
+    interfaces: Path, no_rdma: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    add_device(no_rdma, "rdmap0s6", "efa")
+    prefix = tmp_path / "amazon"
+    network_environment(TWO, {}, interfaces, no_rdma, prefix)
+    assert "no NCCL plugin" in caplog.text
+    caplog.clear()
+    (prefix / "ofi-nccl" / "lib").mkdir(parents=True)
+    (prefix / "ofi-nccl" / "lib" / "libnccl-net.so").touch()
+    network_environment(TWO, {}, interfaces, no_rdma, prefix)
+    assert caplog.text == ""
+
+
 def test_other_rdma_devices_are_not_efa(no_rdma: Path) -> None:
     assert not has_efa(no_rdma)
     add_device(no_rdma, "mlx5_0", "mlx5_core")

@@ -16,6 +16,8 @@ logger = logging.getLogger(__name__)
 
 INTERFACES = Path("/sys/class/net")
 RDMA_DEVICES = Path("/sys/class/infiniband")
+EFA_PREFIX = Path("/opt/amazon")
+"""Folder of the EFA installer, which the image contains if it was built with one."""
 _INTERFACE_VARIABLES = ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME")
 _LOOPBACK = "lo"
 # Set without an EFA device, FI_PROVIDER makes jobs hang. FI_EFA_FORK_SAFE protects registered memory in processes that
@@ -28,6 +30,7 @@ def network_environment(
     environ: Mapping[str, str],
     interfaces: Path = INTERFACES,
     rdma_devices: Path = RDMA_DEVICES,
+    efa_prefix: Path = EFA_PREFIX,
 ) -> dict[str, str]:
     """Environment variables to add for the processes of this host; those that the user has set are left out.
 
@@ -39,6 +42,7 @@ def network_environment(
         environ: variables that are set already.
         interfaces: folder with an entry per network interface.
         rdma_devices: folder with an entry per RDMA device.
+        efa_prefix: folder of the EFA installer.
     """
     single = len(resources.hosts) == 1
     interface = _LOOPBACK if single else resources.network_interface
@@ -54,6 +58,11 @@ def network_environment(
         )
     if not single and has_efa(rdma_devices):
         variables |= _EFA_VARIABLES
+        if next(efa_prefix.glob("**/libnccl-net*.so"), None) is None:
+            logger.warning(
+                "This host has an Elastic Fabric Adapter, but the image has no NCCL plugin for it: GPUs of different"
+                " hosts communicate over TCP. Build the image with --build-arg EFA_INSTALLER=URL."
+            )
     return {name: value for name, value in variables.items() if name not in environ}
 
 
