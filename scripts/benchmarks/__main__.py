@@ -12,8 +12,8 @@ from typing import get_args
 from benchmarks import (
     devices,
     dropped,
+    fine_tuning,
     frozen,
-    learning,
     machine,
     observe,
     process,
@@ -23,14 +23,17 @@ from benchmarks import (
     sharded,
     start,
 )
+from benchmarks.learning import run as learning
+from benchmarks.learning.methods import METHODS
+from benchmarks.learning.tasks import TASKS
 from benchmarks.pipe import run as pipe
 from benchmarks.scale import Scale, scale_of
 from finetune.config.hyperparameters import Precision
 
 SCALED: dict[str, tuple[Callable[[Scale], None], str]] = {
     "features": (frozen.measure, "cost of frozen layers, compared with the Trainer and one bare pass"),
-    "partial": (learning.measure_partial, "cost of training the last layers, compared with the Trainer"),
-    "full": (learning.measure_full, "cost of training all layers, compared with the Trainer and a bare loop"),
+    "partial": (fine_tuning.measure_partial, "cost of training the last layers, compared with the Trainer"),
+    "full": (fine_tuning.measure_full, "cost of training all layers, compared with the Trainer and a bare loop"),
     "start": (start.measure, "time from process start to the first step, compared with the Trainer"),
     "seeds": (seeds.measure, "accuracy over several seeds, with and without cached features"),
     "dropout": (dropped.measure, "cost of a text training step on a CPU with our dropout and with PyTorch's"),
@@ -95,6 +98,14 @@ def _add_others(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     command = commands.add_parser("serving", help="requests per second, compared with calls of the handler")
     command.add_argument("--quick", action="store_true", help="smoke test; the figures are meaningless")
     command.set_defaults(run=lambda chosen: serving.main(quick=chosen.quick))
+    command = commands.add_parser("learning", help="accuracy with default settings, compared with other tools")
+    command.add_argument("--task", action="append", dest="tasks", choices=[one.name for one in TASKS])
+    command.add_argument("--method", action="append", dest="methods", choices=[one.name for one in METHODS])
+    command.add_argument("--minutes", type=float, default=600.0, help="begin no further result after this time")
+    command.add_argument("--quick", action="store_true", help="one small task, without other tools")
+    command.set_defaults(
+        run=lambda chosen: learning.main(chosen.tasks or (), chosen.methods or (), chosen.minutes, quick=chosen.quick)
+    )
     command = commands.add_parser("pipe", help="cost of Pipe mode, compared with the pipe alone and other readers")
     command.add_argument("--part", action="append", dest="parts", choices=pipe.PARTS, help="not all of them")
     command.add_argument("--quick", action="store_true", help="smoke test with little data")

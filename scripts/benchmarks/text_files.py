@@ -69,7 +69,7 @@ def _rows(count: int) -> Sequence[Row]:
     records = []
     for folder, names in (("stdlib", LIBRARY), ("purelib", PACKAGES)):
         for name in names:
-            texts = sorted(set(_texts(Path(sysconfig.get_path(folder)) / name)))
+            texts = sorted(set(docstrings_of(Path(sysconfig.get_path(folder)) / name)))
             random.Random(name).shuffle(texts)  # noqa: S311 - shuffling, not security
             records += [(name, text) for text in texts[: max(1, 2 * count // (len(LIBRARY) + len(PACKAGES)))]]
     random.Random(0).shuffle(records)  # noqa: S311
@@ -78,7 +78,7 @@ def _rows(count: int) -> Sequence[Row]:
     return records[:count]
 
 
-def _texts(package: Path) -> Iterator[str]:
+def docstrings_of(package: Path) -> Iterator[str]:
     """Docstrings of all modules, classes and functions in a source folder, parsed without importing."""
     for path in sorted(package.rglob("*.py")):
         if any(part.startswith(("test", "_vendor")) for part in path.relative_to(package).parts):

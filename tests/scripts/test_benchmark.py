@@ -16,13 +16,18 @@ ROOT = Path(__file__).resolve().parents[2]
 NUMBER = re.compile(r"\d+\.\d")
 
 
-def rows_of(measurement: str) -> list[dict[str, str]]:
-    """The table of a quick run: cells by column name."""
+def output_of(measurement: str) -> str:
+    """The output of a quick run."""
     variables = {**os.environ, "PYTHONPATH": f"{ROOT / 'scripts'}:{ROOT / 'src'}"}
     command = [sys.executable, "-P", "-m", "benchmarks", measurement, "--quick"]
     completed = subprocess.run(command, env=variables, cwd=ROOT, capture_output=True, text=True, check=False)
     assert completed.returncode == 0, completed.stdout + completed.stderr
-    lines = [line.strip("| ").split(" | ") for line in completed.stdout.splitlines() if line.startswith("|")]
+    return completed.stdout
+
+
+def rows_of(measurement: str) -> list[dict[str, str]]:
+    """The table of a quick run: cells by column name."""
+    lines = [line.strip("| ").split(" | ") for line in output_of(measurement).splitlines() if line.startswith("|")]
     return [dict(zip(lines[0], cells, strict=True)) for cells in lines[2:]]
 
 
@@ -84,3 +89,10 @@ def test_serving_benchmark_has_all_columns() -> None:
         assert all(NUMBER.match(row[name]) for name in ("handler, requests/s", "server, requests/s"))
         assert NUMBER.match(row["server / handler"])
         assert len(row["CPU, ms per request"].split(", ")) == 2
+
+
+@pytest.mark.slow
+def test_learning_benchmark_scores_a_task() -> None:
+    output = output_of("learning")
+    assert re.search(r"\| docstrings \| 5 \| 0\.\d{3} \|", output)
+    assert re.search(r"\| finetune, head \| 1\.00 \| 0\.000 \| \d+ \| 0 \|", output)
