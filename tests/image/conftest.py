@@ -27,7 +27,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def image(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> str:
-    """The name of the image; `FINETUNE_TEST_IMAGE` names an already built one."""
+    """The name of the image.
+
+    `FINETUNE_TEST_IMAGE` names one that is already built, or, with the log of its build in `FINETUNE_TEST_IMAGE_LOG`, one
+    that may still be built.
+    """
     engine = subprocess.run(["docker", "info"], capture_output=True, check=False) if _has_docker() else None
     if engine is None or engine.returncode:
         reason = "the image is not tested, for no Docker engine answers: scripts/docker/engine start"
@@ -36,6 +40,7 @@ def image(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> str:
         pytest.skip(reason)
     built = os.environ.get("FINETUNE_TEST_IMAGE")
     if built:
+        _wait_for_build(built)
         return built
     base = tmp_path_factory.getbasetemp()
     with ((base if worker_id == "master" else base.parent) / "image.lock").open("w") as lock:
@@ -43,6 +48,18 @@ def image(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> str:
         build = subprocess.run([ROOT / "scripts" / "build-image", IMAGE], capture_output=True, text=True, check=False)
     assert build.returncode == 0, build.stdout[-5000:] + build.stderr[-5000:]
     return IMAGE
+
+
+def _wait_for_build(name: str) -> None:
+    """Wait for the end of a build, which must have been a success. Until then its log is locked."""
+    path = os.environ.get("FINETUNE_TEST_IMAGE_LOG")
+    if path is None:
+        return
+    with Path(path).open(encoding="utf-8", errors="replace") as log:
+        fcntl.flock(log, fcntl.LOCK_SH)
+        text = log.read()
+    # The last line is that of scripts/build-image.
+    assert text.splitlines()[-1:] and text.splitlines()[-1].startswith(f"{name}  sha256:"), text[-5000:]
 
 
 def _has_docker() -> bool:
