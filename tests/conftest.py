@@ -30,11 +30,22 @@ SLOW_SUITES = ("clients", "distributed", "fuzz", "interruptions", "publishing", 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests of the slow suites, before `-m` selects tests by their marks."""
+    """Mark the tests of the slow suites, before `-m` selects tests by their marks, and sort all tests by duration.
+
+    Slow tests come first: a worker that got one last would run it alone. Those of the image follow, because it may still
+    be built.
+    """
     folders = [Path(__file__).parent / suite for suite in SLOW_SUITES]
     for item in items:
         if any(item.path.is_relative_to(folder) for folder in folders):
             item.add_marker(pytest.mark.slow)
+    items.sort(key=_turn)
+
+
+def _turn(item: pytest.Item) -> int:
+    if isinstance(item, pytest.Function) and "image" in item.fixturenames:
+        return 1
+    return 0 if item.get_closest_marker("slow") else 2
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
