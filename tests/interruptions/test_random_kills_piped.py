@@ -20,6 +20,7 @@ IMAGES = {
     **ANNOUNCED,
     "model_name": "mobilenet_v3_small",
     "image_size": "32",
+    "precision": "fp32",
     "augmentation": "strong",
     "class_names": ",".join(NAMES),
 }
