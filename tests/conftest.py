@@ -1,13 +1,18 @@
-"""Settings for every test: no network, one thread, no display; and a summary of the skipped tests."""
+"""For every test: no network, one thread, no display; the order of the tests, and a summary of the skipped ones."""
 
 from __future__ import annotations
 
 import os
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from tests.interruptions.starts import Zygote
 
 # torch, transformers and matplotlib read these when they are first imported, so that no test pays for importing them
 # here; jobs started by tests inherit them.
@@ -32,8 +37,8 @@ SLOW_SUITES = ("clients", "distributed", "fuzz", "interruptions", "publishing", 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests of the slow suites, before `-m` selects tests by their marks, and sort all tests by duration.
 
-    Slow tests come first: a worker that got one last would run it alone. Those of the image follow, because it may still
-    be built.
+    Slow tests come first: a worker that got one last would run it alone. Those of the image follow, because it may
+    still be built.
     """
     folders = [Path(__file__).parent / suite for suite in SLOW_SUITES]
     for item in items:
@@ -46,6 +51,15 @@ def _turn(item: pytest.Item) -> int:
     if isinstance(item, pytest.Function) and "image" in item.fixturenames:
         return 1
     return 0 if item.get_closest_marker("slow") else 2
+
+
+@pytest.fixture(scope="session")
+def zygote() -> Iterator[Zygote]:
+    """The process that jobs are forked from."""
+    from tests.interruptions.starts import Zygote
+
+    with Zygote() as process:
+        yield process
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -29,8 +29,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def image(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> str:
     """The name of the image.
 
-    `FINETUNE_TEST_IMAGE` names one that is already built, or, with the log of its build in `FINETUNE_TEST_IMAGE_LOG`, one
-    that may still be built.
+    `FINETUNE_TEST_IMAGE` names one that is already built, or, with the log of its build in `FINETUNE_TEST_IMAGE_LOG`,
+    one that may still be built.
     """
     engine = subprocess.run(["docker", "info"], capture_output=True, check=False) if _has_docker() else None
     if engine is None or engine.returncode:

@@ -1,21 +1,12 @@
-"""Fixtures: the process that jobs are forked from, and the random seed."""
+"""Fixtures: the random seed and the number of kills."""
 
 from __future__ import annotations
 
 import os
 import secrets
 import sys
-from collections.abc import Iterator
 
 import pytest
-
-from tests.interruptions.starts import Zygote
-
-
-@pytest.fixture(scope="session")
-def zygote() -> Iterator[Zygote]:
-    with Zygote() as process:
-        yield process
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -47,12 +47,6 @@ TEXTS: Mapping[str, Mapping[str, str]] = {
     "full, bf16": {**CLIPPED, "precision": "bf16", "virtual_devices": "4", "batch_size": "8", "epochs": "2"},
     "full, fp32": {"precision": "fp32", "virtual_devices": "3", "batch_size": "16", "class_weights": "balanced"},
 }
-
-
-@pytest.fixture(scope="module")
-def zygote() -> Iterator[Zygote]:
-    with Zygote() as process:
-        yield process
 
 
 def image_job(folder: Path, changes: Mapping[str, str]) -> TrainingJob:

@@ -19,12 +19,6 @@ ENDLESS = {"epochs": "1000", "virtual_devices": "2", "processes_per_host": "2", 
 
 
 @pytest.fixture(scope="module")
-def zygote() -> Iterator[Zygote]:
-    with Zygote() as process:
-        yield process
-
-
-@pytest.fixture(scope="module")
 def request_of_job(tmp_path_factory: pytest.TempPathFactory) -> TrainingRequest:
     """A job of two processes that trains until it is ended."""
     return text_job(tmp_path_factory.mktemp("job"), "full", **ENDLESS).request
