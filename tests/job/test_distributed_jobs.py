@@ -43,6 +43,8 @@ IMAGES: Mapping[str, Mapping[str, str]] = {
         "epochs": "1",
     },
 }
+COUNTS = {"from_scratch, bf16": (1, 3, 4), "full, fp32": (1, 2), "ResNet": (1, 4)}
+"""Numbers of processes of the image jobs. All numbers occur with images; with each precision, for its texts."""
 TEXTS: Mapping[str, Mapping[str, str]] = {
     "full, bf16": {**CLIPPED, "precision": "bf16", "virtual_devices": "4", "batch_size": "8", "epochs": "2"},
     "full, fp32": {"precision": "fp32", "virtual_devices": "3", "batch_size": "16", "class_weights": "balanced"},
@@ -74,8 +76,7 @@ def assert_same_result(zygote: Zygote, request: TrainingRequest, folder: Path, c
 @pytest.mark.parametrize("case", IMAGES)
 def test_images_train_alike_in_any_number_of_processes(case: str, zygote: Zygote, tmp_path: Path) -> None:
     job = image_job(tmp_path / "job", IMAGES[case])
-    counts = (1, 4) if case == "ResNet" else (1, 2, 3, 4) if case == "from_scratch, bf16" else (1, 2, 3)
-    root = assert_same_result(zygote, job.request, tmp_path, counts)
+    root = assert_same_result(zygote, job.request, tmp_path, COUNTS[case])
     metrics = json.loads((root / "output" / "data" / "metrics.json").read_text("utf-8"))
     if case == "from_scratch, bf16":
         assert metrics["job"]["stopped_early"]
