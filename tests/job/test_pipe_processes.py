@@ -5,11 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +19,8 @@ from finetune.sagemaker.interruption import Interruption
 from finetune.sagemaker.paths import Paths
 from sagemaker_simulator import Channel, JobFolder, feed_pipes, lay_out
 from sagemaker_simulator.feeder import PipeFeeder
+from tests.interruptions.starts import Zygote
+from tests.support.forked_ranks import Ranks, fork_ranks
 from tests.support.pipes import NAMES, OWN_TREE, image_records, piped_request, rename_channel
 from tests.support.processes import run_processes, run_worlds
 from tests.support.stream_sharing import feed
@@ -81,29 +79,13 @@ def test_processes_do_not_change_a_bit(tmp_path: Path, artifact: Path) -> None:
 
 
 @contextmanager
-def processes(root: Path, size: int) -> Iterator[list[subprocess.Popen[str]]]:
-    """The processes of a job, each started as torch's launchers do."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    common = {**os.environ, **OWN_TREE, "SAGEMAKER_BASE_DIR": str(root), "MASTER_ADDR": "127.0.0.1"}
-    common |= {"MASTER_PORT": str(port), "WORLD_SIZE": str(size), "LOCAL_WORLD_SIZE": str(size)}
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-m", "finetune"],
-            env={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(size)
-    ]
+def processes(zygote: Zygote, folder: JobFolder, size: int) -> Iterator[Ranks]:
+    """The processes of a job, without a launcher."""
+    ranks = fork_ranks(zygote, folder, {**os.environ, **OWN_TREE, "SAGEMAKER_BASE_DIR": str(folder.root)}, size)
     try:
-        yield started
+        yield ranks
     finally:
-        for process in started:
-            process.kill()
-            process.communicate()
+        ranks.send(signal.SIGKILL)
 
 
 def steps(root: Path) -> list[int]:
@@ -119,22 +101,20 @@ def new_container(folder: JobFolder, stream: bytes, pause: threading.Event | Non
     feed(folder.data, stream, 2, pause, pause_at)
 
 
-def interrupt(folder: JobFolder, rank: int, number: int, pause: threading.Event) -> list[int]:
+def interrupt(
+    zygote: Zygote, folder: JobFolder, rank: int, number: signal.Signals, pause: threading.Event
+) -> list[int]:
     """Signal one of two processes while the pipe is silent; return the exit codes."""
     step = max(steps(folder.root), default=0)
-    with processes(folder.root, 2) as started:
-        deadline = time.monotonic() + 120
-        while max(steps(folder.root), default=0) <= step:
-            assert time.monotonic() < deadline, "no step was taken"
-            assert all(process.poll() is None for process in started), [p.communicate()[0] for p in started]
-            time.sleep(0.05)
-        started[rank].send_signal(number)
+    with processes(zygote, folder, 2) as ranks:
+        assert ranks.wait_for(lambda: max(steps(folder.root), default=0) > step), ranks.text()
+        ranks.send(number, {rank})
         if number == signal.SIGKILL:  # Without the launcher, which ends all processes, the next step notices it.
             pause.set()
-        return [process.wait(60) for process in started]
+        return ranks.wait(120)
 
 
-def test_interruptions_of_single_processes_do_not_change_a_bit(tmp_path: Path) -> None:
+def test_interruptions_of_single_processes_do_not_change_a_bit(zygote: Zygote, tmp_path: Path) -> None:
     channel = image_records(tmp_path / "records", 40)
     stream = b"".join(path.read_bytes() for path in sorted(channel.source.iterdir()))
     options = {**FROM_SCRATCH, "epochs": "1", "validation_fraction": "0", "checkpoint_interval_steps": "1"}
@@ -147,7 +127,7 @@ def test_interruptions_of_single_processes_do_not_change_a_bit(tmp_path: Path) -
     for rank, number, share in ((1, signal.SIGTERM, 0.4), (0, signal.SIGTERM, 0.6), (1, signal.SIGKILL, 0.8)):
         pause = threading.Event()
         new_container(often, stream, pause, share)
-        codes = interrupt(often, rank, number, pause)
+        codes = interrupt(zygote, often, rank, number, pause)
         pause.set()
         assert codes == [0, 0] if number == signal.SIGTERM else codes[0] > 0
     new_container(often, stream, None)

@@ -8,7 +8,7 @@ import shutil
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,8 @@ MAX_SECONDS = 120.0
 """Generous limit for the end of all ranks that are not ended by a signal."""
 KILL_SECONDS = 30.0
 """Time from SIGTERM to SIGKILL after one of the ranks has failed, that of torch's elastic launcher."""
+UNNOTICED_SECONDS = 3.0
+"""The same if the log has no line yet: until then a rank waits for the others without noticing that one has ended."""
 POLL_SECONDS = 0.005
 
 
@@ -73,6 +75,14 @@ class Ranks:
             time.sleep(POLL_SECONDS)
         return True
 
+    def wait(self, seconds: float) -> list[int]:
+        """Wait for the end of all processes, to which no launcher sends signals; return their exit codes."""
+        deadline = time.monotonic() + seconds
+        while len(self.ended()) < len(self.processes):
+            assert time.monotonic() < deadline, [log.read_text("utf-8") for log in self.logs]
+            time.sleep(POLL_SECONDS)
+        return [self.zygote.wait(process) for process in self.processes]
+
     def end(self) -> list[int]:
         """Wait for the end of all processes; return their exit codes."""
         codes: dict[int, int] = {}
@@ -82,10 +92,10 @@ class Ranks:
                 codes[rank] = self.zygote.wait(self.processes[rank])
                 if codes[rank] and not failed:
                     self.send(signal.SIGTERM)
-                    deadline, failed = time.monotonic() + KILL_SECONDS, True
+                    seconds = KILL_SECONDS if self.text() else UNNOTICED_SECONDS
+                    deadline, failed = time.monotonic() + seconds, True
             if time.monotonic() > deadline:
                 self.send(signal.SIGKILL)
-                # Before the first line of its log, a rank waits for the others without noticing that one has ended.
                 if not failed or self.text():
                     raise AssertionError(f"{len(codes)} of {len(self.processes)} ranks have ended:\n{self.text()}")
             time.sleep(POLL_SECONDS)
@@ -103,6 +113,12 @@ def start_ranks(zygote: Zygote, request: TrainingRequest, root: Path, count: int
     if kept.exists():
         folder.checkpoints.rmdir()
         kept.rename(folder.checkpoints)
+    return fork_ranks(zygote, folder, job_environment(request, folder), count)
+
+
+def fork_ranks(zygote: Zygote, folder: JobFolder, environment: Mapping[str, str], count: int) -> Ranks:
+    """Start the processes of a job in a prepared folder, with the variables of torch's launchers."""
+    root = folder.root
     scratch = root.with_name(f"{root.name}-tmp")
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir()
@@ -114,9 +130,9 @@ def start_ranks(zygote: Zygote, request: TrainingRequest, root: Path, count: int
         "WORLD_SIZE": str(count),
         "LOCAL_WORLD_SIZE": str(count),
     }
-    environment = job_environment(request, folder) | launched
+    common = {**environment, **launched}
     processes = tuple(
-        zygote.fork(environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)}, log) for rank, log in enumerate(logs)
+        zygote.fork(common | {"RANK": str(rank), "LOCAL_RANK": str(rank)}, log) for rank, log in enumerate(logs)
     )
     return Ranks(zygote, folder, processes, logs, time.monotonic())
 
