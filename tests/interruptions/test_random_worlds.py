@@ -6,7 +6,6 @@ import hashlib
 import os
 import random
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,15 +14,15 @@ from sagemaker_simulator import (
     Hosts,
     JobResult,
     Schedule,
-    Storage,
     World,
     draw_interruptions,
     reason_unavailable,
-    run_job,
     run_with_interruptions,
 )
 from tests.interruptions.jobs import vision_job
 from tests.interruptions.results import assert_same_bits, read_output
+from tests.interruptions.starts import Zygote
+from tests.support.forked_ranks import train_in_ranks
 
 MAX_HOSTS = 1 if reason_unavailable() else 2
 MAX_PROCESSES = 4
@@ -55,11 +54,10 @@ def hash_files(folder: Path) -> str:
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_numbers_of_hosts_and_processes_change_no_bit(seed: str, tmp_path: Path) -> None:
+def test_numbers_of_hosts_and_processes_change_no_bit(zygote: Zygote, seed: str, tmp_path: Path) -> None:
     kills = int(os.environ.get("INTERRUPTIONS_KILLS", "2"))  # each start imports everything in every process
     job = vision_job(tmp_path / "job", "full", epochs=str(4 + 4 * kills), virtual_devices=str(MAX_PROCESSES))
-    whole = run_job(replace(job, storage=Storage(tmp_path / "reference")).in_world(World(1, 1)), tmp_path / "whole")
-    assert whole.status == "Completed", whole.log_text()
+    whole = train_in_ranks(zygote, job.request, tmp_path / "whole", 1)
 
     rng = random.Random(seed)
     worlds = []
@@ -73,5 +71,5 @@ def test_numbers_of_hosts_and_processes_change_no_bit(seed: str, tmp_path: Path)
     last = results[-1]
     assert last.status == "Completed", last.log_text()
     assert len(results) > (kills + 1) / 2, "too few interruptions came before the end"
-    assert_same_bits(read_output(last.folder), read_output(whole.folder))
+    assert_same_bits(read_output(last.folder), read_output(whole))
     sys.stdout.write(f"SHA-256 of the weights: {hash_files(last.folder.model)}\n")

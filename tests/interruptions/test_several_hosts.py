@@ -11,13 +11,13 @@ from sagemaker_simulator import (
     Hosts,
     Interruption,
     Moment,
-    Storage,
     World,
-    run_job,
     run_with_interruptions,
 )
 from tests.interruptions.jobs import vision_job
 from tests.interruptions.results import assert_same_bits, read_output
+from tests.interruptions.starts import Zygote
+from tests.support.forked_ranks import train_in_ranks
 from tests.support.simulated_hosts import needs_hosts
 
 MAX_SECONDS_TO_END = 60.0
@@ -25,12 +25,11 @@ MAX_SECONDS_TO_END = 60.0
 
 @pytest.mark.slow
 @needs_hosts
-def test_failure_names_the_killed_process_and_job_continues_on_one_host(tmp_path: Path) -> None:
-    job = vision_job(tmp_path / "job", "full", epochs="6", virtual_devices="2")
-    whole = run_job(replace(job, storage=Storage(tmp_path / "reference")), tmp_path / "whole")
-    assert whole.status == "Completed", whole.log_text()
+def test_failure_names_the_killed_process_and_job_continues_on_one_host(zygote: Zygote, tmp_path: Path) -> None:
+    job = vision_job(tmp_path / "job", "full", virtual_devices="2")
+    whole = train_in_ranks(zygote, job.request, tmp_path / "whole", 1)
 
-    interruption = Interruption(Moment(0.0, "^epoch=2"), "kill_rank", host="algo-2")
+    interruption = Interruption(Moment(0.0, "^epoch=1"), "kill_rank", host="algo-2")
     two_hosts = replace(job, hosts=Hosts(2))
     interrupted, last = run_with_interruptions(two_hosts, tmp_path / "ml", [interruption], worlds=[World(1)])
     assert (interrupted.status, last.status) == ("Interrupted", "Completed"), last.log_text()
@@ -38,4 +37,4 @@ def test_failure_names_the_killed_process_and_job_continues_on_one_host(tmp_path
     for host in interrupted.hosts:
         assert "algo-2: Process 1 was killed by SIGKILL" in (host.failure or ""), host.failure
     assert (interrupted.seconds_after_interruption or 0.0) < MAX_SECONDS_TO_END
-    assert_same_bits(read_output(last.folder), read_output(whole.folder))
+    assert_same_bits(read_output(last.folder), read_output(whole))
