@@ -121,9 +121,9 @@ class Zygote:
         assert self.process.stdout is not None
         self.process.stdout.close()
 
-    def fork(self, environment: dict[str, str], log: Path) -> int:
-        """Start a process; return its id."""
-        return self._order({"environment": environment, "log": str(log)})
+    def fork(self, environment: dict[str, str], log: Path, program: tuple[str, ...] = ()) -> int:
+        """Start a job, or a program with arguments as by `python -c`; return the id of the process."""
+        return self._order({"environment": environment, "log": str(log), "program": program})
 
     def wait(self, process: int) -> int:
         """Wait for the end of a process; return its exit code."""

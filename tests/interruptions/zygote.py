@@ -14,7 +14,7 @@ import signal
 import sys
 import tempfile
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, cast
 
 MODULES = (
     "finetune.entry",
@@ -58,13 +58,26 @@ def _become_job(order: dict[str, object]) -> NoReturn:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     code = 99
     try:
-        from finetune.entry import run
-
-        code = run()
+        code = _run(order)
     finally:
         logging.shutdown()
         sys.stdout.flush()
         os._exit(code)
+
+
+def _run(order: dict[str, object]) -> int:
+    """Run the job, or the program that is given instead of it, with its arguments; return the exit code."""
+    from finetune.entry import run
+
+    program, *arguments = cast("list[str]", order["program"]) or [""]
+    if not program:
+        return run()
+    sys.argv = ["-c", *arguments]
+    try:
+        exec(program, {"__name__": "__main__"})
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
 
 
 def _tell(value: object) -> None:

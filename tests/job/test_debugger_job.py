@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from sagemaker_simulator import JobFolder, lay_out
-from tests.support.whole_jobs import ENVIRONMENT, ROOT, FinishedJob, build_request, run_request, succeeded
+from tests.interruptions.starts import Zygote
+from tests.support.whole_jobs import ENVIRONMENT, FinishedJob, build_request, run_request, succeeded
 
 EPOCHS, STEPS_PER_EPOCH = 4, 6
 PARTIAL = {"strategy": "partial"}
@@ -76,6 +77,11 @@ print("FOUND", json.dumps({
 """
 
 
+@pytest.fixture(scope="module")
+def channels(holdout: Path, images: Path, artifact: Path) -> dict[str, Path]:
+    return {"train": holdout, "validation": images, "model": artifact}
+
+
 def hook_configuration(workdir: Path, collections: list[dict[str, Any]]) -> dict[str, object]:
     return {
         "LocalPath": str(workdir / "tensors"),
@@ -99,14 +105,12 @@ def laid_out(
     return lay_out(workdir / "opt-ml", replace(request, debug_hook=hook_configuration(workdir, collections)))
 
 
-def start(workdir: Path, folder: JobFolder, last_step: int = -1) -> FinishedJob:
+def start(zygote: Zygote, workdir: Path, folder: JobFolder, last_step: int = -1) -> FinishedJob:
     """One start of the job, killed within step `last_step` if given."""
-    completed = subprocess.run(
-        [sys.executable, "-c", JOB, str(workdir / "record.jsonl"), str(last_step)],
-        env={**ENVIRONMENT, "PATH": "", "SAGEMAKER_BASE_DIR": str(folder.root)},
-        capture_output=True, text=True, check=False, cwd=ROOT,
-    )  # fmt: skip
-    return FinishedJob(completed.returncode, completed.stdout + completed.stderr, folder)
+    environment = {**ENVIRONMENT, "PATH": "", "SAGEMAKER_BASE_DIR": str(folder.root)}
+    log = workdir / "log"
+    process = zygote.fork(environment, log, (JOB, str(workdir / "record.jsonl"), str(last_step)))
+    return FinishedJob(zygote.wait(process), log.read_text("utf-8"), folder)
 
 
 def read(workdir: Path) -> dict[str, Any]:
@@ -128,17 +132,15 @@ def read(workdir: Path) -> dict[str, Any]:
     ],
 )
 def test_debugger_reads_every_step(
+    zygote: Zygote,
     tmp_path: Path,
-    holdout: Path,
-    images: Path,
-    artifact: Path,
+    channels: dict[str, Path],
     options: dict[str, str],
     killed_at: tuple[int, ...],
 ) -> None:
-    channels = {"train": holdout, "validation": images, "model": artifact}
     folder = laid_out(tmp_path, channels, options)
     for last_step in (*killed_at, -1):
-        job = start(tmp_path, folder, last_step)
+        job = start(zygote, tmp_path, folder, last_step)
         assert job.exit_code == (0 if last_step < 0 else -9), job.log
         assert "hook failed" not in job.log
         account = json.loads((folder.root / "checkpoints" / "account.json").read_text("utf-8"))
@@ -173,10 +175,10 @@ def test_debugger_reads_every_step(
 
 
 @pytest.mark.slow
-def test_failing_hook_is_one_warning(tmp_path: Path, holdout: Path, artifact: Path) -> None:
+def test_failing_hook_is_one_warning(zygote: Zygote, tmp_path: Path, holdout: Path, artifact: Path) -> None:
     # The library rejects a custom collection without an expression only at the first batch.
     folder = laid_out(tmp_path, {"train": holdout, "model": artifact}, PARTIAL, [{"CollectionName": "mine"}])
-    job = start(tmp_path, folder)
+    job = start(zygote, tmp_path, folder)
     assert job.exit_code == 0, job.log
     assert job.log.count("WARNING: SageMaker Debugger's hook failed") == 1
     assert job.metrics()["job"]["finished"]
