@@ -49,10 +49,13 @@ def check(scale: Scale, folder: Path, results: Results) -> None:
 
 @contextmanager
 def new_process(*, deterministic: bool) -> Iterator[ProcessPoolExecutor]:
-    """A new process for one mode: cuBLAS reads its variable when a process first uses it."""
+    """A new process for one mode: cuBLAS reads its variable when a process first uses it.
+
+    Without a GPU it is forked, which repeats no import; CUDA does not survive a fork.
+    """
     if deterministic:
         os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("spawn" if torch.cuda.is_available() else "fork")
     try:
         with ProcessPoolExecutor(1, context, torch.use_deterministic_algorithms, (deterministic,)) as pool:
             yield pool
