@@ -13,23 +13,11 @@ import pytest
 from finetune.data.labels import LabelMap
 from finetune.evaluation.predict import EvaluationResult, Predictions
 from finetune.job.evaluate import metrics_of
-from finetune.job.outputs import FORMULA, plain_cell, write_metrics, write_predictions
+from finetune.job.outputs import write_metrics, write_predictions
 from finetune.monitoring.report import page
 from finetune.monitoring.report.verdict import verdict
 from finetune.tasks.create import create_task
 from tests.support.reports import example
-
-HOSTILE = (
-    '=HYPERLINK("http://example.com")',
-    "=cmd|' /C calc'!A0",
-    "@SUM(A1)",
-    "+1+cmd",
-    "-2+3",
-    "\t=1",
-    "\r=1",
-    "\n=1",
-)
-PLAIN = ("cat", "-1", "+1", "-1.5e3", "1", "a=b", "'quoted'", "", " = ", "U+00C0", "é")
 
 
 class Batches:
@@ -58,22 +46,6 @@ def written(folder: Path, result: EvaluationResult, metrics: dict[str, object] |
     write_predictions(folder, {"test": result}, create_task(result.batches.label_map))
     with (folder / "test_predictions.csv").open(newline="", encoding="utf-8") as file:
         return list(csv.reader(file))
-
-
-@pytest.mark.parametrize("text", HOSTILE)
-def test_formulas_are_escaped(text: str) -> None:
-    assert plain_cell(text) == f"'{text}"
-
-
-@pytest.mark.parametrize("text", PLAIN)
-def test_other_cells_are_unchanged(text: str) -> None:
-    assert plain_cell(text) == text
-
-
-@pytest.mark.parametrize("text", [*HOSTILE, *PLAIN, "'=1", "''=1"])
-def test_escaped_cells_can_be_restored(text: str) -> None:
-    cell = plain_cell(text)
-    assert (cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell) == text
 
 
 def test_predictions_of_job_are_escaped(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ import csv
 import json
 import logging
 import platform
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
@@ -30,6 +29,7 @@ from finetune.models.backbone import Backbone
 from finetune.monitoring.json_numbers import finite
 from finetune.monitoring.report import page, verdict
 from finetune.monitoring.score import score_name, score_of
+from finetune.monitoring.spreadsheets import plain_cell
 from finetune.runtime.atomic_files import atomic_text_file, write_text_atomically
 from finetune.strategies.plan import Plan
 from finetune.tasks.task import Task
@@ -44,9 +44,6 @@ MAX_PROBABILITY_COLUMNS = 200
 """Maximum number of classes for which the table of predictions has a column per class."""
 TOP_CLASSES = 10
 """Number of most likely classes listed if there are more classes than that."""
-FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
-"""Start of a cell that a spreadsheet may read as a formula."""
-_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 _MAX_CURVE_POINTS = 120
 _LIBRARIES = ("torch", "torchvision", "transformers", "numpy", "pillow")
 
@@ -179,18 +176,6 @@ def _top_classes(names: Sequence[str], row: NDArray[np.floating]) -> list[str]:
     top = np.argpartition(-row, TOP_CLASSES)[:TOP_CLASSES]
     ordered = top[np.lexsort((top, -row[top]))]
     return [cell for index in ordered.tolist() for cell in (plain_cell(names[index]), f"{row[index]:.6f}")]
-
-
-def plain_cell(text: str) -> str:
-    """Prefix the text with an apostrophe if a spreadsheet would read it as a formula.
-
-    This applies to texts that start with `=`, `+`, `-`, `@`, a tab or a line end and are not numbers; apostrophes in
-    front of these count as part of the start. To recover the text, drop the first character of cells that match
-    `FORMULA` and start with an apostrophe.
-    """
-    if not FORMULA.match(text) or _NUMBER.fullmatch(text):
-        return text
-    return f"'{text}"
 
 
 def write_report(folder: Path, report: dict[str, object]) -> None:
