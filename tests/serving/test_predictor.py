@@ -82,7 +82,46 @@ def test_several_labels_are_predicted(tmp_path: Path, images: list[bytes]) -> No
     for prediction in finetune.load(tmp_path).predict(images):
         above = tuple(name for name, value in prediction.probabilities.items() if value > 0.5)
         assert prediction.labels == above
-        assert prediction.label == max(prediction.probabilities, key=lambda name: prediction.probabilities[name])
+        assert prediction.label == max(above, key=lambda name: prediction.probabilities[name], default=None)
+
+
+def test_options_limit_classes_and_abstain(image_predictor: Predictor, images: list[bytes]) -> None:
+    every = image_predictor.predict(images)
+    limit = 0.999 * max(max(prediction.probabilities.values()) for prediction in every)
+    limited = image_predictor.predict(images, top_k=2, min_confidence=limit)
+    assert {prediction.label is None for prediction in limited} == {False, True}
+    for prediction, whole in zip(limited, every, strict=True):
+        expected = sorted(whole.probabilities, key=lambda name: -whole.probabilities[name])[:2]
+        assert list(prediction.probabilities) == expected
+        assert prediction.label == (whole.label if whole.probabilities[expected[0]] >= limit else None)
+    assert len(image_predictor.predict(images[0], top_k=99).probabilities) == len(LABELS)
+
+
+@pytest.mark.parametrize("options", [{"top_k": 0}, {"min_confidence": 1.5}])
+def test_invalid_options_are_refused(
+    image_predictor: Predictor, images: list[bytes], options: dict[str, float]
+) -> None:
+    (name,) = options
+    with pytest.raises(ValueError, match=f"^{name}="):
+        image_predictor.predict(images, **options)  # type: ignore[call-overload]
+
+
+def test_errors_stand_in_place_of_results(image_predictor: Predictor, images: list[bytes]) -> None:
+    inputs = [images[0], b"no image", images[1], "missing.png", images[2]]
+    outcomes = list(image_predictor.outcomes(inputs, {}, batch_size=2))
+    assert [isinstance(outcome, ValueError) for outcome in outcomes] == [False, True, False, True, False]
+    assert [str(outcomes[3])] == ["No such file or directory"]
+    expected = image_predictor.predict([images[0], images[1], images[2]])
+    results = [outcome for outcome in outcomes if not isinstance(outcome, ValueError)]
+    for result, prediction in zip(results, expected, strict=True):
+        assert result["probabilities"] == pytest.approx(list(prediction.probabilities.values()), abs=TOLERANCE)
+
+
+def test_device_is_chosen(image_root: Path, images: list[bytes]) -> None:
+    assert finetune.load(image_root, device="cpu").predict(images[0]).label in LABELS
+    for name in ("gpu", "cuda:99"):
+        with pytest.raises(UserError, match=f"device '{name}' is not available: use cpu"):
+            finetune.load(image_root, device=name)
 
 
 @pytest.mark.parametrize(

@@ -46,9 +46,17 @@ class RunningServer:
             time.sleep(0.02)
 
     def post(
-        self, body: bytes, content_type: str, accept: str = "application/json", path: str = "/invocations"
+        self,
+        body: bytes,
+        content_type: str,
+        accept: str = "application/json",
+        path: str = "/invocations",
+        attributes: str | None = None,
     ) -> requests.Response:
+        """The response to a request, with custom attributes in the platform's header."""
         headers = {"Content-Type": content_type, "Accept": accept}
+        if attributes is not None:
+            headers["X-Amzn-SageMaker-Custom-Attributes"] = attributes
         return requests.post(f"{self.url}{path}", data=body, headers=headers, timeout=120)
 
     def stop(self) -> int:

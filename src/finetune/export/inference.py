@@ -8,6 +8,10 @@ models, and nothing of the package that wrote it. Request and response formats:
 - responses: JSON, JSON Lines, CSV (no header: predicted label, then probabilities in the order of the labels; labels
   are written unchanged, even if a spreadsheet would interpret one as a formula) or NPY (probabilities, float32).
 
+A request may have `Options`: `top_k` returns only the most probable classes, in descending order (in CSV as label,
+probability, label, …). With `min_confidence`, a label with a lower probability is not predicted: it is `null` in JSON
+and empty in CSV. The server of the training image sets them.
+
 Client errors are a `ValueError` with an attribute `status`, or the toolkit's own error if it is installed: 400 (body),
 415 (content type) or 406 (accepted types), so that clients do not retry. All other errors have status 500.
 
@@ -120,19 +124,29 @@ class Model:
 
 
 @dataclass(frozen=True)
+class Options:
+    """Options of a request: number of returned classes, and lowest probability of a predicted label."""
+
+    top_k: int | None = None
+    min_confidence: float | None = None
+
+
+@dataclass(frozen=True)
 class Request:
     """Contents to classify; `single` if the response is one object rather than a list."""
 
     contents: Sequence[Content]
     single: bool
+    options: Options = Options()
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """One JSON object per content of the request, in the same order."""
+    """One JSON object per content of the request, in the same order; the options are applied by `output_fn`."""
 
     records: list[dict[str, Any]]
     single: bool
+    options: Options = Options()
 
 
 def model_fn(model_dir: str) -> Model:
@@ -184,7 +198,7 @@ def predict_fn(data: Request, model: Model) -> Predictions:
     records: list[dict[str, Any]] = []
     for start in range(0, len(data.contents), BATCH_SIZE):
         records.extend(classify_fn(prepare_fn(data, model, start), model))
-    return Predictions(records, data.single)
+    return Predictions(records, data.single, data.options)
 
 
 def prepare_fn(data: Request, model: Model, start: int = 0, count: int = BATCH_SIZE) -> list[Prepared]:
@@ -201,6 +215,44 @@ def classify_fn(prepared: Sequence[Prepared], model: Model) -> list[dict[str, An
     """Classify preprocessed contents, of one or several requests, in a single forward pass."""
     with torch.inference_mode():
         return _predictions(_logits(_collate(prepared, model), model), model.artifact)
+
+
+def parse_options(values: Mapping[str, str]) -> Options:
+    """Parse options by name.
+
+    Raises:
+        ValueError: an option is unknown or invalid; see the module docstring.
+    """
+    with _client_errors(HTTPStatus.BAD_REQUEST):
+        if unknown := sorted(set(values) - {"top_k", "min_confidence"}):
+            raise ValueError(f"unknown options {', '.join(map(repr, unknown))}; use top_k or min_confidence")
+        top_k, confidence = values.get("top_k"), values.get("min_confidence")
+        if top_k is not None and not (top_k.isascii() and top_k.isdecimal() and len(top_k) < 10 and int(top_k) > 0):
+            raise ValueError(f"top_k={top_k[:20]!r} must be a whole number from 1 on")
+        try:
+            minimum = None if confidence is None else float(confidence)
+        except ValueError:
+            minimum = math.nan
+        if minimum is not None and not 0 <= minimum <= 1:
+            raise ValueError(f"min_confidence={(confidence or '')[:20]!r} must be a number from 0 to 1")
+        return Options(None if top_k is None else int(top_k), minimum)
+
+
+def apply_options(record: Mapping[str, Any], options: Options) -> dict[str, Any]:
+    """Return a record of `predict_fn` as the options request it."""
+    labels, probabilities = record["labels"], record["probabilities"]
+    changed = dict(record)
+    if options.min_confidence is not None:
+        confident = {name for name, value in zip(labels, probabilities, strict=True) if value >= options.min_confidence}
+        if "predicted_labels" in record:
+            changed["predicted_labels"] = [name for name in record["predicted_labels"] if name in confident]
+        elif record["predicted_label"] not in confident:
+            changed["predicted_label"] = None
+    if options.top_k is not None:
+        best = sorted(range(len(labels)), key=lambda index: -probabilities[index])[: options.top_k]
+        changed["probabilities"] = [probabilities[index] for index in best]
+        changed["labels"] = [labels[index] for index in best]
+    return changed
 
 
 def response_type(accept: str) -> str:
@@ -220,21 +272,26 @@ def output_fn(prediction: Predictions, accept: str) -> str | bytes:
     """Serialize the predictions in the first supported format of `accept`.
 
     Raises:
-        ValueError: no accepted format is supported (see the module docstring), or a probability is not finite.
+        ValueError: no accepted format is supported or it does not support an option (see the module docstring), or a
+            probability is not finite.
     """
     for index, record in enumerate(prediction.records):
         if not all(map(math.isfinite, record["probabilities"])):
             raise ValueError(f"the model's probabilities for {_record(index)} are not finite")
-    media_type = response_type(accept)
+    media_type, options = response_type(accept), prediction.options
     if media_type == NPY:
+        if options != Options():
+            message = f"{NPY} contains probabilities only; omit top_k and min_confidence, or accept another type"
+            raise _toolkit_error(HTTPStatus.BAD_REQUEST, message)
         file = io.BytesIO()
         np.save(file, np.array([record["probabilities"] for record in prediction.records], dtype=np.float32))
         return file.getvalue()
+    records = [apply_options(record, options) for record in prediction.records]
     if media_type == JSON:
-        return _json(prediction.records[0] if prediction.single else prediction.records)
+        return _json(records[0] if prediction.single else records)
     if media_type == JSON_LINES:
-        return "".join(_json(record) + "\n" for record in prediction.records)
-    return _csv(prediction.records)
+        return "".join(_json(record) + "\n" for record in records)
+    return _csv(records, options)
 
 
 def decode_image(content: bytes, side: int = MAX_PIXELS, sixteen_bit_depth: int | None = None) -> Tensor:
@@ -513,6 +570,7 @@ def _predictions(logits: Tensor, artifact: Mapping[str, Any]) -> list[dict[str, 
     labels, multi_label = artifact["labels"], artifact["multi_label"]
     key = "predicted_labels" if multi_label else "predicted_label"
     thresholds = artifact.get("thresholds") or [THRESHOLD] * len(labels)
+    logits = logits / artifact.get("temperature", 1.0)  # of calibrated models
     records: list[dict[str, Any]] = []
     for row in (logits.sigmoid() if multi_label else logits.softmax(dim=-1)).tolist():
         margins = [value - threshold for value, threshold in zip(row, thresholds, strict=True)]
@@ -522,9 +580,12 @@ def _predictions(logits: Tensor, artifact: Mapping[str, Any]) -> list[dict[str, 
     return records
 
 
-def _csv(records: Sequence[Mapping[str, Any]]) -> str:
+def _csv(records: Sequence[Mapping[str, Any]], options: Options) -> str:
     lines = io.StringIO(newline="")
     for record in records:
         first = _json(record["predicted_labels"]) if "predicted_labels" in record else record["predicted_label"]
-        csv.writer(lines, lineterminator="\n").writerow([first, *record["probabilities"]])
+        cells = record["probabilities"]
+        if options.top_k is not None:
+            cells = [cell for pair in zip(record["labels"], record["probabilities"], strict=True) for cell in pair]
+        csv.writer(lines, lineterminator="\n").writerow([first, *cells])
     return lines.getvalue()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,6 +21,7 @@ from finetune.serving.length_groups import group_by_length
 
 _TOOLKIT_FUNCTIONS = ("model_fn", "input_fn", "predict_fn", "output_fn")
 _BATCHING_FUNCTIONS = ("prepare_fn", "classify_fn", "response_type")
+_OPTION_FUNCTIONS = ("parse_options", "apply_options")
 _LOADING = threading.Lock()
 
 
@@ -55,29 +56,40 @@ class ServedModel:
         can_batch: whether requests can share a batch.
     """
 
-    def __init__(self, folder: Path, handler: ModuleType, copies: Sequence[Any]) -> None:
+    def __init__(
+        self, folder: Path, handler: ModuleType, copies: Sequence[Any], devices: Sequence[torch.device]
+    ) -> None:
         self.folder = folder
         self.can_batch = all(hasattr(handler, name) for name in _BATCHING_FUNCTIONS)
+        self._has_options = self.can_batch and all(hasattr(handler, name) for name in _OPTION_FUNCTIONS)
         self._handler = handler
         self._copies = copies
+        self._devices = devices
 
     @classmethod
-    def load(cls, folder: Path) -> ServedModel:
-        """Load the artifact in `folder` onto every GPU, or for the CPU, and predict once so that later calls are fast.
+    def load(cls, folder: Path, device: torch.device | None = None) -> ServedModel:
+        """Load the artifact in `folder` and predict once, so that later calls are fast.
+
+        Args:
+            folder: folder of the artifact.
+            device: device of the model; by default it is loaded onto every GPU, or for the CPU.
 
         Raises:
             UserError: the folder contains no artifact of this project, or one of another format.
         """
+        devices = all_devices() if device is None else [device]
         with _LOADING:
             try:
                 handler = load_handler(folder)
-                copies = [_load_copy(handler, folder, device) for device in range(max(1, torch.cuda.device_count()))]
+                copies = [_load_copy(handler, folder, each) for each in devices]
+                if device is not None:
+                    copies = [_moved(copies[0], device)]
             except (FileNotFoundError, ValueError) as error:
                 raise UserError(f"The model cannot be loaded: {error}. {_contents(folder)}") from error
         missing = [name for name in _TOOLKIT_FUNCTIONS if not hasattr(handler, name)]
         if missing:
             raise UserError(f"{folder / HANDLER_FILE} does not define {', '.join(missing)}.")
-        model = cls(folder, handler, copies)
+        model = cls(folder, handler, copies, devices)
         for index in range(len(copies)):
             model._warm_up(index)
         return model
@@ -92,14 +104,48 @@ class ServedModel:
         """The classes, in the order of the model; only of models that can batch."""
         return tuple(self._copies[0].artifact["labels"])
 
-    def parse(self, body: bytes, content_type: str) -> Any:  # noqa: ANN401 - the type is the handler's
+    @property
+    def is_multi_label(self) -> bool:
+        """Whether a record may have several labels, or none; only of models that can batch."""
+        return bool(self._copies[0].artifact["multi_label"])
+
+    @property
+    def texts_per_record(self) -> int:
+        """Number of texts of a record, 1 for images; only of models that can batch."""
+        return int(self._copies[0].artifact["preprocessing"].get("texts_per_record", 1))
+
+    def parse(self, body: bytes, content_type: str, options: Mapping[str, str] | None = None) -> Any:  # noqa: ANN401 - the type is the handler's
         """Parse a request body.
 
+        Args:
+            body: request body.
+            content_type: MIME type of the body.
+            options: options of the request by name; see the handler.
+
         Raises:
-            ClientError: the body or its type is not supported.
+            ClientError: the body, its type or an option is not supported.
         """
         with _client_errors():
-            return self._handler.input_fn(body, content_type)
+            if not options:
+                return self._handler.input_fn(body, content_type)
+            parsed = self.parse_options(options)
+            return replace(self._handler.input_fn(body, content_type), options=parsed)
+
+    def parse_options(self, options: Mapping[str, str]) -> Any:  # noqa: ANN401 - the type is the handler's
+        """Parse options of a request by name.
+
+        Raises:
+            ClientError: an option is not supported.
+        """
+        if not self._has_options:
+            raise ClientError(400, f"the handler of this model does not support {', '.join(options)}")
+        with _client_errors():
+            return self._handler.parse_options(options)
+
+    def apply_options(self, record: Mapping[str, Any], options: Any) -> Mapping[str, Any]:  # noqa: ANN401 - see above
+        """Return a result of `classify` as the options request it."""
+        changed: Mapping[str, Any] = self._handler.apply_options(record, options)
+        return changed
 
     def count(self, request: Any) -> int:  # noqa: ANN401 - the type is the handler's
         """Return the number of items into which `prepare` splits the request."""
@@ -134,7 +180,7 @@ class ServedModel:
             ClientError: a record is not accepted; only if the model cannot batch.
         """
         copy = self._copies[device % len(self._copies)]
-        with _on_device(device % len(self._copies)):
+        with _on_device(self._devices[device % len(self._copies)]):
             if self.can_batch:
                 return self._classify_groups(items, copy)
             with _client_errors():
@@ -142,7 +188,7 @@ class ServedModel:
 
     def _classify_groups(self, items: Sequence[Any], copy: Any) -> list[Any]:  # noqa: ANN401 - the type is the handler's
         groups = [list(range(len(items)))]
-        if self.is_text_model and not torch.cuda.is_available():
+        if self.is_text_model and copy.device.type == "cpu":
             groups = group_by_length([len(next(iter(item.values()))) for item in items])
         results: list[Any] = [None] * len(items)
         for group in groups:
@@ -168,7 +214,8 @@ class ServedModel:
             ClientError: no accepted response type is supported; status 406.
         """
         if self.can_batch:
-            prediction = self._handler.Predictions(list(results), request.single)
+            options = {"options": request.options} if self._has_options else {}
+            prediction = self._handler.Predictions(list(results), request.single, **options)
             media_type = self._handler.response_type(accept)
         else:
             (prediction,) = results
@@ -182,19 +229,31 @@ class ServedModel:
         """Predict a blank record: on a GPU the first pass takes seconds, and tokenizers set themselves up."""
         if not self.can_batch:
             return
-        texts = ("a",) * self._copies[0].artifact["preprocessing"].get("texts_per_record", 1)
+        texts = ("a",) * self.texts_per_record
         self.classify(self.prepare_content(texts if self.is_text_model else _blank_image()), device)
 
 
-def _load_copy(handler: ModuleType, folder: Path, device: int) -> Any:  # noqa: ANN401 - the type is the handler's
+def all_devices() -> list[torch.device]:
+    """Return all GPUs, or the CPU if there are none."""
+    return [torch.device("cuda", index) for index in range(torch.cuda.device_count())] or [torch.device("cpu")]
+
+
+def _load_copy(handler: ModuleType, folder: Path, device: torch.device) -> Any:  # noqa: ANN401 - the type is the handler's
     with _on_device(device), _quiet(folder):
         return handler.model_fn(str(folder))
 
 
+def _moved(copy: Any, device: torch.device) -> Any:  # noqa: ANN401 - the type is the handler's
+    """Return a model on another device than the handler has chosen, which prefers a GPU."""
+    if getattr(copy, "device", device).type == device.type:
+        return copy
+    return replace(copy, module=copy.module.to(device), device=device)
+
+
 @contextmanager
-def _on_device(device: int) -> Iterator[None]:
-    """Make a GPU the current one of this thread, if there are GPUs; the handler uses the current one."""
-    with torch.cuda.device(device) if torch.cuda.is_available() else nullcontext():
+def _on_device(device: torch.device) -> Iterator[None]:
+    """Make a GPU the current one of this thread; the handler uses the current one."""
+    with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
         yield
 
 

@@ -23,6 +23,9 @@ from finetune.serving.errors import busy_response, error_response
 if TYPE_CHECKING:
     from finetune.serving.model import Answer, ServedModel
 
+OPTIONS = ("top_k", "min_confidence")
+"""Options of a request, in the query or in the header with custom attributes."""
+_ATTRIBUTES = "X-Amzn-SageMaker-Custom-Attributes"
 _T = TypeVar("_T")
 
 logger = logging.getLogger(__name__)
@@ -133,11 +136,12 @@ class Service:
         """Parse, preprocess, classify and serialize; large requests are processed in parts, to limit their memory."""
         accept = request.headers.get("accept") or self.configuration.default_accept
         content_type, size = request.headers.get("content-type", ""), self.configuration.max_batch
+        options = {**_header_options(request.headers.get(_ATTRIBUTES, "")), **request.query_params}
         parsed: list[Any] = []
 
         def parse() -> list[Any]:
             model.check_accept(accept)
-            parsed.append(model.parse(body, content_type))
+            parsed.append(model.parse(body, content_type, options))
             return model.prepare(parsed[0], 0, size)
 
         results = await self._classify(model, parse)
@@ -169,6 +173,12 @@ class Service:
 
     async def _in_thread(self, function: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._preprocessing, function)
+
+
+def _header_options(attributes: str) -> dict[str, str]:
+    """Return the options in custom attributes such as `top_k=3;min_confidence=0.6`; others are for other programs."""
+    pairs = (attribute.partition("=") for attribute in attributes.split(";"))
+    return {name.strip(): value.strip() for name, _, value in pairs if name.strip() in OPTIONS}
 
 
 def _client_error(status: int, cause: str) -> Response:
