@@ -16,20 +16,24 @@ Client errors are a `ValueError` with an attribute `status`, or the toolkit's ow
 415 (content type) or 406 (accepted types), so that clients do not retry. All other errors have status 500.
 
 A server that combines requests calls `prepare_fn` and `classify_fn` instead of `predict_fn`.
+
+`python code/inference.py FILE...` classifies files and prints a JSON object per image or text.
 """
 
 from __future__ import annotations
 
+import argparse
 import base64
 import csv
 import io
 import json
 import math
 import struct
+import sys
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
@@ -61,6 +65,8 @@ RESPONSE_TYPES = {
     "application/*": JSON,
     "text/*": CSV,
 }
+# Content types of files by their endings; others are images or plain texts, as the model expects.
+FILE_TYPES = {".csv": CSV, ".tsv": TSV, ".tab": TSV, ".json": JSON, ".jsonl": JSON_LINES, ".ndjson": JSON_LINES}
 # Aliases of content types, as used by training channels.
 TYPE_ALIASES = {
     **dict.fromkeys(("application/x-jsonlines", "application/jsonl", "application/x-ndjson"), JSON_LINES),
@@ -589,3 +595,38 @@ def _csv(records: Sequence[Mapping[str, Any]], options: Options) -> str:
             cells = [cell for pair in zip(record["labels"], record["probabilities"], strict=True) for cell in pair]
         csv.writer(lines, lineterminator="\n").writerow([first, *cells])
     return lines.getvalue()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Classify files, print a JSON object per image or text, and return the exit code: 1 if a file failed."""
+    parser = argparse.ArgumentParser(
+        description="Classify images, or the texts of CSV, TSV, JSON and plain text files."
+    )
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    parser.add_argument("--top-k", help="number of most probable classes to print")
+    parser.add_argument("--min-confidence", help="lowest probability of a predicted label, from 0 to 1")
+    values = parser.parse_args(arguments)
+    chosen = {"top_k": values.top_k, "min_confidence": values.min_confidence}
+    try:
+        options = parse_options({name: value for name, value in chosen.items() if value is not None})
+        model = model_fn(str(Path(__file__).resolve().parent.parent))
+    except ValueError as error:
+        parser.error(str(error))
+    failed = 0
+    for path in values.files:
+        default = IMAGE_TYPES[0] if model.tokenizer is None else PLAIN
+        try:
+            request = input_fn(path.read_bytes(), FILE_TYPES.get(path.suffix.lower(), default))
+            lines = output_fn(replace(predict_fn(request, model), options=options), JSON_LINES)
+        except Exception as error:  # noqa: BLE001 - the toolkit's errors have no common type, and other files follow
+            print(f"{path}: {error}", file=sys.stderr)  # noqa: T201
+            failed += 1
+            continue
+        assert isinstance(lines, str)  # noqa: S101 - the type of JSON Lines
+        for line in lines.split("\n")[:-1]:
+            print(_json({"input": str(path), **json.loads(line)}))  # noqa: T201
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
