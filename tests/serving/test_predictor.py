@@ -16,7 +16,7 @@ from PIL import Image
 import finetune
 from finetune.errors import UserError
 from finetune.export.handler import load_handler
-from finetune.serving.predictor import Predictor
+from finetune.serving.predictor import Input, Predictor
 from tests.support.artifact_folders import bert_folder
 from tests.support.exported_models import LABELS, ModelSetup
 
@@ -107,7 +107,7 @@ def test_invalid_options_are_refused(
 
 
 def test_errors_stand_in_place_of_results(image_predictor: Predictor, images: list[bytes]) -> None:
-    inputs = [images[0], b"no image", images[1], "missing.png", images[2]]
+    inputs: list[Input] = [images[0], b"no image", images[1], "missing.png", images[2]]
     outcomes = list(image_predictor.outcomes(inputs, {}, batch_size=2))
     assert [isinstance(outcome, ValueError) for outcome in outcomes] == [False, True, False, True, False]
     assert [str(outcomes[3])] == ["No such file or directory"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -122,6 +123,20 @@ def multi_label_metrics(
         "per_class": rows,
         "confusion_matrices": _binary_matrices(truth, predicted).tolist(),
     }
+
+
+def metrics_of_decisions(counts: Integers, labels: Sequence[str]) -> dict[str, Any]:
+    """Compute precision, recall and F1 of decisions by any thresholds.
+
+    Args:
+        counts: correct predictions, predictions and records of each class, `[classes, 3]`.
+        labels: class names.
+
+    Returns:
+        JSON values: `per_class` in the order of `labels`, and the averages `macro` and `weighted`.
+    """
+    rows = _per_class(counts, [None] * len(labels), labels)
+    return {**_averages(rows), "per_class": rows}
 
 
 def _check(

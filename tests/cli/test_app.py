@@ -1,0 +1,46 @@
+"""The command `finetune` as users start it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import finetune
+
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAM = "import sys; from finetune.cli.app import main; sys.exit(main())"
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", PROGRAM, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_console_script_is_installed() -> None:
+    (script,) = entry_points(group="console_scripts", name="finetune")
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
+    assert script.value == declared["finetune"] == "finetune.cli.app:main"
+    assert callable(script.load())
+
+
+def test_help_imports_no_slow_library() -> None:
+    look = "import sys; from finetune.cli.app import main\ntry: main()\nfinally: print(*sys.modules, file=sys.stderr)"
+    command = [sys.executable, "-c", look, "predict", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "MODEL" in done.stdout
+    assert {"torch", "transformers", "numpy", "PIL"}.isdisjoint(done.stderr.split())
+
+
+def test_version_is_printed() -> None:
+    assert run("--version").stdout == f"finetune {finetune.__version__}\n"
+
+
+def test_failures_are_one_message_without_traceback(tmp_path: Path) -> None:
+    done = run("predict", str(tmp_path), "image.png")
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"finetune: {tmp_path} contains no model of this project")
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == ""
