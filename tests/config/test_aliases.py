@@ -135,11 +135,32 @@ def test_random_seed_is_ignored_if_seed_is_set() -> None:
     assert spec.notes == ("random_seed='3' is ignored: seed is set too and determines all random numbers.",)
 
 
-def test_load_best_model_at_end_does_not_stop_early() -> None:
-    patience = spec_of(load_best_model_at_end="True", epochs="1000").optimization.early_stopping_patience
-    assert patience is not None
-    assert patience > 1000
-    assert spec_of(load_best_model_at_end="False").optimization.early_stopping_patience is None
+def test_last_epoch_is_exported_if_the_best_is_not_to_be_loaded() -> None:
+    assert spec_of(load_best_model_at_end="True").optimization.best_metric == "auto"
+    assert spec_of(load_best_model_at_end="False").optimization.best_metric == "none"
+
+
+@pytest.mark.parametrize(
+    ("name", "best_metric"),
+    [("eval_loss", "loss"), ("f1", "macro_f1"), ("eval_roc_auc", "auc"), ("ACCURACY", "accuracy")],
+)
+def test_metric_for_best_model_is_translated(name: str, best_metric: str) -> None:
+    spec = spec_of(metric_for_best_model=name, load_best_model_at_end="true")
+    assert spec.optimization.best_metric == best_metric
+
+
+@pytest.mark.parametrize(
+    ("raw", "cause"),
+    [
+        ({"metric_for_best_model": "eval_bleu"}, "metric_for_best_model='eval_bleu' is not supported: expected one of"),
+        ({"best_metric": "micro_f1"}, "best_metric='micro_f1' needs multi_label=true"),
+        ({"best_metric": "target"}, "best_metric='target' needs target_precision or target_recall"),
+        ({"best_metric": "none", "early_stopping_patience": "3"}, "early_stopping_patience needs a metric"),
+    ],
+)
+def test_best_metric_that_no_job_has_is_refused(raw: dict[str, str], cause: str) -> None:
+    with pytest.raises(UserError, match=cause):
+        parse_hyperparameters(raw)
 
 
 def test_reported_values_have_no_json_quotes() -> None:

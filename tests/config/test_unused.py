@@ -24,6 +24,7 @@ IMAGE_JOB = JobFacts(
     freezes=False,
     varies=True,
     keeps_checkpoints=True,
+    validates=True,
 )
 
 
@@ -118,6 +119,7 @@ TRAIN = frozenset({"train"})
             "augmentation has no effect: features of frozen",
         ),
         ({"checkpoint_keep": "3"}, {"keeps_checkpoints": False}, "checkpoint_keep has no effect: the job has no check"),
+        ({"best_metric": "loss"}, {"validates": False}, "best_metric has no effect: there are no validation records."),
         ({"cache_size_gb": "4"}, {"piped": TRAIN}, "cache_size_gb has no effect: no layers are frozen"),
     ],
 )

@@ -46,7 +46,6 @@ _BASE = {
     "epochs": "4",
     "batch_size": "8",
     "checkpoint_interval_steps": "2",
-    "early_stopping_patience": "1000",
     "workers": "1",
     "seed": "11",
 }

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from finetune.export.handler import load_handler
 from tests.support.coloured_images import COLORS, write_images
 from tests.support.whole_jobs import run_training, succeeded
@@ -22,7 +24,10 @@ def test_handler_applies_validation_threshold(tmp_path: Path, artifact: Path) ->
     assert sum(limits) == 1
     decision = job.metrics()["decision"]
     assert decision["target"] == "recall 0.9"
+    row = job.metrics()["job"]["history"][job.metrics()["job"]["exported_epoch"] - 1]
+    assert "highest validation precision at target_recall (the thresholds are chosen for recall 0.9;" in job.log
     labels = job.artifact()["labels"]
+    assert decision["validation"][labels[1]]["precision"] == pytest.approx(row["validation:precision_at_target"])
     assert decision["validation"][labels[1]]["recall"] >= 0.9
     assert list(decision["thresholds"].values()) == limits
     rows = job.predictions()

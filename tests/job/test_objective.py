@@ -99,7 +99,7 @@ def test_every_listed_metric_is_logged(tmp_path: Path, holdout: Path, artifact: 
 def test_last_logged_values_are_those_of_exported_weights(tmp_path: Path, holdout: Path) -> None:
     # With steps of this size, the model gets worse after the first epoch.
     options = {"strategy": "from_scratch", "model_name": "resnet18", "image_size": "32", "batch_size": "6"}
-    options |= {"epochs": "5", "early_stopping_patience": "2", "learning_rate": "0.3", "optimizer": "sgd"}
+    options |= {"epochs": "5", "learning_rate": "0.3", "optimizer": "sgd"}
     job = succeeded(run_training(tmp_path / "job", {"train": holdout, "validation": holdout}, options))
     metrics = job.metrics()
     epochs, best = metrics["job"]["epochs"], metrics["job"]["best_epoch"]
@@ -110,6 +110,6 @@ def test_last_logged_values_are_those_of_exported_weights(tmp_path: Path, holdou
         assert values[-1] == f"{metrics['validation'][name]:.6f}"
         assert float(values[-1]) == pytest.approx(row[f"validation:{name}"], rel=1e-4)
     assert (metrics["job"]["exported_weights"], metrics["job"]["exported_epoch"]) == ("best epoch", best)
-    assert f"Exported weights: epoch {best} of {epochs}, the best on validation." in job.log
+    assert f"Exported: epoch {best} of {epochs} by validation accuracy {row['validation:accuracy']:.4f}" in job.log
     exported = json.loads((job.folder.model / "metrics.json").read_text("utf-8"))
     assert exported["validation"]["loss"] == metrics["validation"]["loss"]

@@ -9,44 +9,62 @@ import pytest
 
 from finetune.job.outputs import exported_line, exported_weights, metrics_of_best_epoch
 from finetune.monitoring.metric_lines import final_line
+from finetune.monitoring.score import BestMetric
 from finetune.runtime.atomic_files import atomic_text_file, write_text_atomically
 from tests.support.training_setup import TinyTraining, request
 
 
-def test_last_epoch_is_exported_and_better_one_is_named() -> None:
-    run = TinyTraining(request())
+def set_accuracies(run: TinyTraining, accuracies: tuple[float, ...]) -> None:
+    for row, accuracy in zip(run.state.history.rows, accuracies, strict=True):
+        row |= {"validation:accuracy": accuracy, "validation:loss": 0.5}
+
+
+def test_last_epoch_is_exported_on_request_and_better_one_is_named() -> None:
+    run = TinyTraining(request(), best_metric=BestMetric(exports=False))
     assert run.fit()
-    run.state.best.epoch, run.state.best.score = 0, 0.75
+    run.state.best.epoch = 0
+    set_accuracies(run, (0.75, 0.5, 0.5))
     assert exported_weights(run.state) == {"exported_weights": "last epoch", "exported_epoch": 3}
-    line = exported_line(run.state)
-    assert line.startswith("Exported weights: epoch 3 of 3, the last. Its accuracy on validation is ")
-    assert line.endswith("the best is 0.7500, of epoch 1: early_stopping_patience exports the best epoch.")
+    assert exported_line(run.state) == (
+        "Exported: epoch 3 of 3, the last, with validation accuracy 0.5000, loss 0.5000; the best is epoch 1 with"
+        " accuracy 0.7500, loss 0.5000 (best_metric)."
+    )
     run.state.best.epoch = 2
-    assert exported_line(run.state) == "Exported weights: epoch 3 of 3, the last."
+    assert exported_line(run.state) == "Exported: epoch 3 of 3, the last."
 
 
-def test_job_stopped_within_epoch_exports_last_step() -> None:
-    run = TinyTraining(request(), stop_after=8)
+@pytest.mark.parametrize("exports", [False, True])
+def test_job_stopped_within_epoch_exports_last_step_unless_an_epoch_was_evaluated(exports: bool) -> None:
+    run = TinyTraining(request(), stop_after=3 if exports else 8, best_metric=BestMetric(exports=exports))
     assert not run.fit()
     assert exported_weights(run.state) == {"exported_weights": "last step", "exported_epoch": None}
-    assert exported_line(run.state) == "Exported weights: step 8, within epoch 2; not evaluated."
+    step = "3, within epoch 1" if exports else "8, within epoch 2"
+    assert exported_line(run.state) == f"Exported: step {step}; not evaluated."
 
 
-def test_best_epoch_is_exported_with_early_stopping() -> None:
-    run = TinyTraining(request(early_stopping_patience="5"))
+def test_best_epoch_is_exported_by_default() -> None:
+    run = TinyTraining(request())
     assert run.fit()
     best = run.state.best.epoch + 1
     assert exported_weights(run.state) == {"exported_weights": "best epoch", "exported_epoch": best}
+    run.state.best.epoch = 1
+    set_accuracies(run, (0.5, 0.75, 0.5))
+    line = "Exported: epoch 2 of 3 by validation accuracy 0.7500, loss 0.5000; "
+    assert exported_line(run.state) == f"{line}epoch 3, the last, has accuracy 0.5000, loss 0.5000."
+    run.state.best.epoch = 2
+    assert exported_line(run.state).endswith("accuracy 0.5000, loss 0.5000; it is the last epoch.")
 
 
 def test_stopped_job_logs_metrics_of_exported_best_epoch() -> None:
-    run = TinyTraining(request(early_stopping_patience="5"), stop_after=15)
+    run = TinyTraining(request(), stop_after=15)
     assert not run.fit()
     best, rows = run.state.best, run.state.history.rows
     line = final_line(metrics_of_best_epoch(run.state))
     assert line.startswith(f"final; validation:loss={best.loss:.6f}; validation:accuracy={best.accuracy:.6f};")
     assert best.loss == rows[best.epoch]["validation:loss"]
     assert metrics_of_best_epoch(TinyTraining(request()).state) == {}
+    rows[best.epoch]["validation:macro_f1"] = 0.25
+    assert "validation:macro_f1=0.250000;" in final_line(metrics_of_best_epoch(run.state))
 
 
 def test_failed_write_keeps_previous_file_and_frees_space(tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ import logging
 import pytest
 import torch
 
+from finetune.monitoring.rules.setup import Setup
+from finetune.monitoring.score import BestMetric
 from finetune.training.state import EpochMetrics
 from tests.support.training_setup import TinyTraining, request
 
@@ -15,9 +17,11 @@ RECOVERS = [(2.0, 2.0, 0.5), (1.0, 3.0, 0.1), (0.8, 4.0, 0.1), (0.5, 1.0, 0.6), 
 STAYS = [(2.0, 1.0, 0.9), (1.0, 3.0, 0.1), (0.8, 4.0, 0.1), (0.5, 5.0, 0.2), (0.3, 6.0, 0.2)]
 
 
-def observed(course: list[tuple[float, float, float]], **options: str) -> TinyTraining:
+def observed(course: list[tuple[float, float, float]], best_metric: BestMetric | None = None) -> TinyTraining:
     """A training run with these training losses, validation losses and accuracies."""
-    run = TinyTraining(request(epochs=str(len(course)), **options))
+    metric = best_metric or BestMetric()
+    run = TinyTraining(request(epochs=str(len(course))), best_metric=metric)
+    run.rules.setup = Setup(best_metric=metric)
     run.rules.epoch_begins(run.state, run.training.plan.phases[0])
     rows: list[EpochMetrics] = []
     for epoch, (train, validation, accuracy) in enumerate(course):
@@ -50,17 +54,18 @@ def test_temporary_overfitting_is_resolved(caplog: pytest.LogCaptureFixture) -> 
 
 
 def test_lasting_overfitting_is_reported_with_final_values() -> None:
-    run = observed(STAYS)
+    run = observed(STAYS, best_metric=BestMetric(exports=False))
     run.rules.end(run.state)
     (end,) = run.findings.entries
     assert end["resolved"] is None
     assert end["where"] == "epoch 5"
     assert "rose from 1.0000 to 6.0000" in str(end["seen"])
-    assert end["advice"] == "set early_stopping_patience=3 to export the best epoch."
+    assert end["advice"] == "remove best_metric=none to export the best epoch."
 
 
 def test_overfitting_after_the_exported_epoch_is_resolved() -> None:
-    run = observed(STAYS, early_stopping_patience="5")
+    run = observed(STAYS)
+    assert "set early_stopping_patience=3 to end training after the best" in str(run.findings.entries[0]["advice"])
     run.rules.end(run.state)
     (end,) = run.findings.entries
     assert end["resolved"] == "the weights of epoch 1, the best one, are exported"

@@ -260,7 +260,7 @@ def test_advised_patience_exports_the_best_epoch() -> None:
     for scores in itertools.product(values, repeat=7):
         losses = [1.0, 0.9, 0.8, 2.0, 0.7, 0.6, 3.0]
         rows_by_epoch = rows(Setup(), [1.0] * 7, losses, list(scores))
-        patience = patience_for_best(rows_by_epoch)
+        patience = patience_for_best(rows_by_epoch, "accuracy")
         best = max(range(7), key=lambda at: (scores[at], -losses[at]))
         assert exported(list(scores), losses, patience) == best
         assert patience == 3 or exported(list(scores), losses, patience - 1) != best
@@ -271,4 +271,4 @@ def test_advised_patience_allows_a_late_recovery() -> None:
     scores = [0.3, 0.4, 0.62, 0.3, 0.3, 0.4, 0.5, 0.6, 0.71, 0.5, 0.4]
     training_curves = TrainingCurves(rows(Setup(), [1.0 - 0.09 * at for at in range(11)], losses, scores), 4, 500)
     (finding,) = check_curves(training_curves, {"Overfit": DEFAULTS["Overfit"]})
-    assert finding.advice == "set early_stopping_patience=6 to export the best epoch."
+    assert finding.advice == "set early_stopping_patience=6 to end training after the best epoch, which is exported."

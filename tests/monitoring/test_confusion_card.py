@@ -133,17 +133,17 @@ JOB = {"strategy": "full"}
         (
             {"exported_epoch": 3, "best_epoch": 3},
             [0.1, 0.2, 0.3],
-            r"Exported: epoch 3 \(30\.0% .*best",
+            r"Exported: epoch 3 of 3 by validation accuracy 30\.0%, loss 2\.000, the last epoch\.",
         ),
         (
             {"exported_epoch": 3, "best_epoch": 2},
             [0.1, 0.44, 0.42],
-            r"Exported: epoch 3 \(42\.0%\).*epoch 2 \(44\.0%\).*early_stopping_patience=3",
+            r"epoch 3 of 3 by validation accuracy 42\.0%.*Best: epoch 2 with accuracy 44\.0%, loss 1\.000",
         ),
         (
-            {"exported_epoch": 3, "best_epoch": 2},
+            {"exported_epoch": 2, "best_epoch": 2, "best_metric": "loss"},
             [0.1, 0.4, 0.4],
-            r"Exported: epoch 3 \(40\.0%\).*epoch 2 \(40\.0%\).*loss .*1\.000.*2\.000.*early_stopping_patience=3",
+            r"Exported: epoch 2 of 3 by validation loss 1\.000\. Last: epoch 3 with loss 2\.000\.",
         ),
         ({"exported_epoch": None, "best_epoch": 2}, [0.1, 0.4, 0.4], "Exported: .*last step"),
     ],

@@ -23,6 +23,7 @@ from finetune.features.plan import CachePlan
 from finetune.features.warm_pool import WarmPool
 from finetune.job.loaders import BadRecordCounts, Loaders
 from finetune.monitoring.rules.setup import Setup
+from finetune.monitoring.score import BestMetric
 from finetune.runtime.precision import choose_numerics
 from finetune.strategies.plan import Phase
 from finetune.strategies.presets import ModelStructure, make_plan
@@ -68,6 +69,7 @@ class TinyTraining:
     workers: int = 0
     world: World = field(default_factory=World)
     devices: VirtualDevices = ONE_DEVICE
+    best_metric: BestMetric = field(default_factory=BestMetric)
 
     def __post_init__(self) -> None:
         self.backbone = TinyBackbone(dropout=self.dropout)
@@ -101,6 +103,7 @@ class TinyTraining:
             world=self.world,
             devices=self.devices,
             bad_records=bad_records,
+            best_metric=self.best_metric,
         )
         self.state = build_state(
             self.training, bad_records=bad_records, account=history, stream=StreamPosition(), findings=self.findings
@@ -124,7 +127,9 @@ class TinyTraining:
         evaluation_pass = InferenceContext(CPU, self.training.stepper.numerics.context, lambda: False, self.world)
         evaluated = predict(self.backbone, validation.source, evaluation_pass, self.task, validation.forward)
         assert evaluated is not None
-        return self.world.broadcast(evaluated.validation_row(self.task) if self.world.is_main else {})
+        return self.world.broadcast(
+            evaluated.validation_row(self.task, self.best_metric.name) if self.world.is_main else {}
+        )
 
     def fit(self) -> bool:
         return fit(self.training, self.state, Observers([self.recorder, self.rules]), NoCheckpoints())

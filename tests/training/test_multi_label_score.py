@@ -24,14 +24,14 @@ def row(loss: float, f1: float, accuracy: float = 0.0) -> dict[str, float]:
 
 
 def test_best_epoch_has_the_highest_f1_instead_of_accuracy() -> None:
-    best, weights = BestEpoch(keep=False), TinyTraining(request()).state.weights
+    best, weights = BestEpoch(False, "micro_f1"), TinyTraining(request()).state.weights
     for epoch, (f1, accuracy) in enumerate([(0.5, 0.2), (0.7, 0.1), (0.6, 0.3)]):
         best.update(row(1.0, f1, accuracy), epoch, weights, 0.0)
     assert (best.epoch, best.score, best.improved) == (1, 0.7, 1)
 
 
 def test_patience_follows_the_loss_while_f1_is_zero() -> None:
-    best, weights = BestEpoch(keep=False), TinyTraining(request()).state.weights
+    best, weights = BestEpoch(False, "micro_f1"), TinyTraining(request()).state.weights
     for epoch, (loss, f1) in enumerate([(0.7, 0.0), (0.6, 0.0), (0.5, 0.0), (0.6, 0.0), (0.6, 0.2), (0.1, 0.2)]):
         best.update(row(loss, f1), epoch, weights, 0.0)
     assert best.improved == 4

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import replace
 
 import pytest
@@ -13,6 +14,7 @@ from torch.nn import functional
 from finetune.data.loading.batches import Batches
 from finetune.distributed.virtual_devices import shard_seed
 from finetune.errors import UserError
+from finetune.monitoring.score import BestMetric, best_epoch
 from finetune.training.state import BestEpoch
 from finetune.training.trainer import NoCheckpoints, Training, fit, restore_best
 from tests.support.tiny import TinyReader, tiny_batches
@@ -94,7 +96,6 @@ def test_interruption_after_any_step_changes_no_bit_with_any_cache(strategy: str
     hyperparameters = {
         "strategy": strategy,
         "optimizer": optimizer,
-        "early_stopping_patience": "9",
         "augmentation_views": "2",
     }
     hyperparameters["rules"] = SENSITIVE_RULES
@@ -171,6 +172,64 @@ def test_early_stopping_ends_training_and_restores_the_best_epoch() -> None:
     metrics = run.evaluate()
     assert metrics is not None
     assert metrics["validation:accuracy"] == best.score == max(r["validation:accuracy"] for r in run.recorder.rows)
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "macro_f1", "loss", "auc"])
+def test_kept_weights_are_those_of_the_best_epoch_and_survive_any_interruption(metric: str) -> None:
+    hyperparameters = {"strategy": "from_scratch", "learning_rate": "0.3", "lr_schedule": "constant", "epochs": "5"}
+    whole = TinyTraining(request(**hyperparameters), best_metric=BestMetric(metric))
+    assert whole.fit()
+    rows, best = whole.state.history.rows, whole.state.best
+    assert best.epoch == best_epoch(rows, metric)
+    last = weights_of(whole)
+    restore_best(whole.state)
+    assert whole.evaluate() == {name: value for name, value in rows[best.epoch].items() if "train" not in name}
+    exported = weights_of(whole)
+    # Steps of this size make some later epoch worse, so that the kept weights are not those of the last epoch.
+    assert best.epoch < len(rows) - 1
+    assert any(not torch.equal(last[name], exported[name]) for name in last)
+    for stop_after in range(1, whole.state.progress.step, 2):
+        first = TinyTraining(request(**hyperparameters), stop_after=stop_after, best_metric=BestMetric(metric))
+        assert not first.fit()
+        second = TinyTraining(request(**hyperparameters), best_metric=BestMetric(metric))
+        second.load(first.saved())
+        assert second.fit()
+        restore_best(second.state)
+        assert_same_bits(weights_of(second), exported)
+
+
+def test_equal_epochs_are_ordered_by_loss_then_by_time() -> None:
+    run, best = TinyTraining(request()), BestEpoch(keep=True)
+    for epoch, (loss, expected) in enumerate([(0.9, 0), (0.5, 1), (0.5, 1), (0.6, 1), (math.nan, 1), (0.4, 5)]):
+        best.update({"validation:accuracy": 0.5, "validation:loss": loss}, epoch, run.state.weights, min_delta=0.0)
+        assert best.epoch == expected
+
+
+def test_undefined_metric_leaves_the_choice_to_the_loss() -> None:
+    run, best = TinyTraining(request()), BestEpoch(True, "auc")
+    for epoch, loss in enumerate([0.9, 0.5, 0.7]):
+        best.update({"validation:accuracy": epoch / 9, "validation:loss": loss}, epoch, run.state.weights, 0.0)
+    assert best.epoch == 1
+
+
+def test_patience_follows_the_loss_if_it_is_the_metric() -> None:
+    run, best = TinyTraining(request()), BestEpoch(True, "loss")
+    for epoch, (loss, improved) in enumerate([(0.9, 0), (0.85, 0), (0.7, 2), (0.65, 2), (0.75, 2)]):
+        best.update({"validation:accuracy": epoch / 9, "validation:loss": loss}, epoch, run.state.weights, 0.1)
+        assert best.improved == improved
+    assert best.epoch == 3
+
+
+def test_checkpoint_without_kept_weights_leaves_the_choice_to_later_epochs() -> None:
+    first = TinyTraining(request(), stop_after=8, best_metric=BestMetric(exports=False))
+    assert not first.fit()
+    assert first.state.best.epoch == 0
+    second = TinyTraining(request())
+    second.load(first.saved())
+    assert second.state.best.epoch == -1
+    assert second.fit()
+    assert second.state.best.epoch >= 1
+    assert second.state.best.weights
 
 
 def test_patience_follows_accuracy_and_best_epoch_follows_the_loss() -> None:

@@ -24,6 +24,7 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 RecordParts = Literal["auto", "escaped", "plain"]
 Resume = Literal["auto", "never", "required"]
 RuleAction = Literal["log", "stop"]
+BestMetricName = Literal["auto", "accuracy", "macro_f1", "micro_f1", "loss", "auc", "target", "none"]
 
 
 class Section(BaseModel):
@@ -241,15 +242,18 @@ class OptimizationSpec(Section):
         "none",
         description="Class weights in the loss; balanced weights are inversely proportional to class frequencies.",
     )
+    best_metric: BestMetricName = Field(
+        "auto",
+        description="Validation metric of the best epoch, which is exported: target is the recall at target_precision, "
+        "or the reverse; none exports the last epoch. See docs/best-epoch.md for auto.",
+    )
     early_stopping_patience: int | None = Field(
         None,
         ge=1,
-        description="Number of epochs without improvement of the validation accuracy (micro F1 with multi_label) "
-        "after which training stops and the weights of the best epoch are restored; by default early stopping is "
-        "off.",
+        description="Number of epochs without improvement of best_metric after which training stops; off by default.",
     )
     early_stopping_min_delta: float = Field(
-        0.0, ge=0, description="Minimum increase of accuracy, or micro F1, that counts as an improvement."
+        0.0, ge=0, description="Minimum improvement of best_metric that counts for early_stopping_patience."
     )
     early_stopping_min_epochs: int = Field(0, ge=0, description="Minimum number of epochs before early stopping.")
 

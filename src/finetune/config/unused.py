@@ -26,6 +26,7 @@ class JobFacts:
         freezes: whether a prefix of the layers is frozen in at least one phase.
         varies: whether images are augmented in some phase.
         keeps_checkpoints: whether there is a checkpoint folder.
+        validates: whether there are validation records.
     """
 
     spec: JobSpec
@@ -35,6 +36,7 @@ class JobFacts:
     freezes: bool
     varies: bool
     keeps_checkpoints: bool
+    validates: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +153,7 @@ UNUSED_IN_JOB: tuple[UnusedRule[JobFacts], ...] = (
         lambda job: not job.freezes and (job.task == "text-classification" or job.channels == job.piped),
         "no layers are frozen from the input on, and there are no image files, so nothing is cached",
     ),
+    UnusedRule(("best_metric",), lambda job: not job.validates, "there are no validation records"),
     UnusedRule(_names_in(CheckpointSpec), lambda job: not job.keeps_checkpoints, "the job has no checkpoint folder"),
 )
 """Conditions that depend on the job: its channels, its task, its plan."""

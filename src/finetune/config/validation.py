@@ -33,7 +33,26 @@ def _distinct(*names: str | None) -> bool:
     return len(set(columns)) == len(columns)
 
 
+def _has_target(spec: JobSpec) -> bool:
+    return spec.observe.target_precision is not None or spec.observe.target_recall is not None
+
+
 CONTRADICTIONS = (
+    Contradiction(
+        frozenset({"best_metric", "early_stopping_patience"}),
+        lambda spec: spec.optimization.best_metric == "none" and spec.optimization.early_stopping_patience is not None,
+        "early_stopping_patience needs a metric, but best_metric is 'none': remove one of them.",
+    ),
+    Contradiction(
+        frozenset({"best_metric", "multi_label"}),
+        lambda spec: spec.optimization.best_metric == "micro_f1" and not spec.data.multi_label,
+        "best_metric='micro_f1' needs multi_label=true; with one label per record it is the accuracy: use 'accuracy'.",
+    ),
+    Contradiction(
+        frozenset({"best_metric", "target_precision", "target_recall"}),
+        lambda spec: spec.optimization.best_metric == "target" and not _has_target(spec),
+        "best_metric='target' needs target_precision or target_recall: set one of them.",
+    ),
     Contradiction(
         frozenset({"lr_schedule", "lr_step_epochs"}),
         lambda spec: spec.optimization.lr_schedule == "step" and not spec.optimization.lr_step_epochs,

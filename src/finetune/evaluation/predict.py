@@ -18,7 +18,9 @@ from finetune.distributed.shares import EveryNthBatch
 from finetune.distributed.world import World
 from finetune.errors import JobStopped
 from finetune.models.backbone import Backbone, Outputs
+from finetune.tasks.epoch_metric import epoch_metric
 from finetune.tasks.task import Probabilities, Targets, Task
+from finetune.tasks.thresholds import ThresholdTarget
 
 Forward = Callable[[Mapping[str, Tensor]], Outputs]
 
@@ -39,10 +41,21 @@ class Predictions:
     probabilities: Probabilities
     loss: float
 
-    def validation_row(self, task: Task) -> dict[str, float]:
-        """Metrics of an epoch: `validation:loss` and those of the task, such as `validation:accuracy`."""
-        metrics = task.validation_metrics(self.targets, self.probabilities)
-        return {"validation:loss": self.loss, **{f"validation:{name}": value for name, value in metrics.items()}}
+    def validation_row(
+        self, task: Task, best_metric: str = "accuracy", target: ThresholdTarget | None = None
+    ) -> dict[str, float]:
+        """Metrics of an epoch: `validation:loss`, those of the task, such as `validation:accuracy`, and `best_metric`.
+
+        Args:
+            task: The task.
+            best_metric: Metric that determines the best epoch; missing in the result if it is undefined.
+            target: Target precision or recall, if the metric depends on it.
+        """
+        metrics = {"loss": self.loss, **task.validation_metrics(self.targets, self.probabilities)}
+        if best_metric not in metrics:
+            value = epoch_metric(task, best_metric, self.targets, self.probabilities, target)
+            metrics |= {} if value is None else {best_metric: value}
+        return {f"validation:{name}": value for name, value in metrics.items()}
 
 
 @dataclass(frozen=True, slots=True)

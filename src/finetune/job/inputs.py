@@ -268,6 +268,14 @@ def class_counts(part: Subset, labels: LabelMap) -> dict[str, int]:
     return counts
 
 
+def training_counts(inputs: Inputs) -> dict[str, int]:
+    """Number of training records of every class; empty if unknown, as for an uncounted stream."""
+    stream = inputs.streams.get("train")
+    if stream is not None:
+        return dict(zip(inputs.labels.names, stream.class_counts or (), strict=False))
+    return class_counts(inputs.train, inputs.labels) if inputs.train else {}
+
+
 def file_channels(request: Request, scratch: Path) -> dict[str, ChannelSource]:
     """File-mode channels with records by purpose, each with the channel that lists its images, if any.
 
@@ -319,18 +327,22 @@ def check_target(inputs: Inputs, spec: ObserveSpec) -> None:
         )
 
 
-def check_objective_is_defined(spec: JobSpec, inputs: Inputs) -> None:
-    """Check that the records of the evaluated part define the objective metric, if they are in files.
+def check_metrics_are_defined(spec: JobSpec, inputs: Inputs) -> None:
+    """Check that evaluated records in files define the objective metric and `best_metric`.
 
     Raises:
-        DataError: the metric is undefined for them and would be missing from the log.
+        DataError: one of them is undefined and would be missing from the log.
     """
-    part, _, name = (spec.objective or "").partition(":")
-    records = inputs.parts().get(part)
-    if records is None or name not in _UNDEFINED_REASONS:
-        return
-    if reason := _UNDEFINED_REASONS[name](records):
-        raise DataError(f"{OBJECTIVE}={spec.objective} is not defined by the {part} records: {reason}.")
+    best = spec.optimization.best_metric
+    requested = [(OBJECTIVE, spec.objective or "", spec.objective or "")]
+    requested += [("best_metric", best, f"validation:{best}")] if spec.strategy.trains else []
+    for hyperparameter, value, metric in requested:
+        part, _, name = metric.partition(":")
+        records = inputs.parts().get(part)
+        if records is None or name not in _UNDEFINED_REASONS:
+            continue
+        if reason := _UNDEFINED_REASONS[name](records):
+            raise DataError(f"{hyperparameter}={value} is not defined by the {part} records: {reason}.")
 
 
 def _same_labels(records: Subset) -> str:

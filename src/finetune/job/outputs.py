@@ -20,15 +20,14 @@ from finetune.config.rules import parse_rules
 from finetune.data.readers.image_folder import other_files_of
 from finetune.evaluation.data_checks import check_duplicates, most_confident_mistakes
 from finetune.evaluation.predict import EvaluationResult
-from finetune.job.inputs import class_counts
+from finetune.job.inputs import class_counts, training_counts
 from finetune.job.loaders import Loaders
 from finetune.job.plan_summary import group_summaries, unused_notes
 from finetune.job.prepare import PreparedJob
-from finetune.job.rules import training_counts
 from finetune.models.backbone import Backbone
 from finetune.monitoring.json_numbers import finite
 from finetune.monitoring.report import page, verdict
-from finetune.monitoring.score import score_name, score_of
+from finetune.monitoring.score import describe_epoch
 from finetune.monitoring.spreadsheets import plain_cell
 from finetune.runtime.atomic_files import atomic_text_file, write_text_atomically
 from finetune.strategies.plan import Plan
@@ -71,6 +70,7 @@ def job_summary(
             "steps": state.progress.step,
             "stopped_early": state.progress.stopped_early,
             "best_epoch": state.best.epoch + 1 if state.best.epoch >= 0 else None,
+            "best_metric": state.best.metric if state.best.epoch >= 0 else None,
             **exported_weights(state),
             "history": state.history.rows,
         }
@@ -90,19 +90,22 @@ def exported_weights(state: TrainingState) -> dict[str, object]:
 
 
 def exported_line(state: TrainingState) -> str:
-    """One log line about the exported weights, with the best epoch if it is a different one."""
+    """One log line about the exported weights, with their validation metrics and those of the last epoch."""
     progress, best, rows = state.progress, state.best, state.history.rows
     if best.weights:
-        return f"Exported weights: epoch {best.epoch + 1} of {progress.epoch}, the best on validation."
+        line = f"Exported: epoch {best.epoch + 1} of {len(rows)} by validation"
+        line = f"{line} {describe_epoch(rows[best.epoch], best.metric)}"
+        if best.epoch == len(rows) - 1:
+            return f"{line}; it is the last epoch."
+        return f"{line}; epoch {len(rows)}, the last, has {describe_epoch(rows[-1], best.metric)}."
     if progress.step_in_epoch:
-        return f"Exported weights: step {progress.step}, within epoch {progress.epoch + 1}; not evaluated."
-    line = f"Exported weights: epoch {progress.epoch} of {progress.epoch}, the last."
+        return f"Exported: step {progress.step}, within epoch {progress.epoch + 1}; not evaluated."
+    line = f"Exported: epoch {progress.epoch} of {progress.epoch}, the last"
     if best.epoch in (-1, progress.epoch - 1):
-        return line
-    metric = "micro F1" if score_name(rows[-1], "validation") == "micro_f1" else "accuracy"
+        return f"{line}."
     return (
-        f"{line} Its {metric} on validation is {score_of(rows[-1], 'validation'):.4f}; the best is {best.score:.4f}, of"
-        f" epoch {best.epoch + 1}: early_stopping_patience exports the best epoch."
+        f"{line}, with validation {describe_epoch(rows[-1], best.metric)}; the best is epoch {best.epoch + 1} with"
+        f" {describe_epoch(rows[best.epoch], best.metric)} (best_metric)."
     )
 
 
@@ -110,9 +113,11 @@ def metrics_of_best_epoch(state: TrainingState | None) -> dict[str, dict[str, ob
     """Metrics of the exported weights already computed in training: for a stopped job that exports its best epoch."""
     if state is None or not state.best.weights:
         return {}
-    metrics: dict[str, object] = {"loss": state.best.loss, "accuracy": state.best.accuracy}
-    if score_name(state.history.rows[state.best.epoch], "validation") == "micro_f1":
-        metrics["micro"] = {"f1": state.best.score}
+    values = {name.partition(":"): value for name, value in state.history.rows[state.best.epoch].items()}
+    metrics: dict[str, object] = {name: value for (part, _, name), value in values.items() if part == "validation"}
+    for average in ("macro", "micro"):
+        if f"{average}_f1" in metrics:
+            metrics[average] = {"f1": metrics.pop(f"{average}_f1")}
     return {"validation": metrics}
 
 

@@ -10,6 +10,7 @@ from finetune.data.loading.batches import Batches
 from finetune.data.transforms.base import ImageTransform
 from finetune.distributed.virtual_devices import BATCH_NORM_MINIMUM
 from finetune.features.plan import CachePlan
+from finetune.job.best_metric import choose_best_metric
 from finetune.job.inputs import Inputs, class_counts
 from finetune.job.loaders import Loaders
 from finetune.job.prepare import PreparedJob
@@ -34,6 +35,7 @@ def describe_plan(job: PreparedJob) -> Lines:
         f"weights   {job.backbone.weights.summary}",
         *_group_lines(group_summaries(job.backbone, job.plan)),
         *_run_lines(job),
+        *_best_epoch_lines(job),
         *_checkpoint_lines(job),
         *feature_lines(job.cache_plan, len(records), counted=records.get("train") is not None),
         *image_lines(job.cache_plan, job.loaders),
@@ -185,6 +187,27 @@ def _reason_for_idle_processes(job: PreparedJob) -> str:
     )
 
 
+def _best_epoch_lines(job: PreparedJob) -> list[str]:
+    """The epoch that is exported, and when training stops early."""
+    spec, inputs = job.spec, job.inputs
+    if job.loaders.train is None or not spec.strategy.trains:
+        return []
+    if inputs.validation is None and "validation" not in inputs.streams:
+        return [
+            "export    the last epoch: there are no validation records to compare epochs (channel 'validation',"
+            " validation_fraction)"
+        ]
+    metric = choose_best_metric(spec, inputs)
+    if not metric.exports:
+        return ["export    the last epoch, as best_metric=none, whatever its validation metrics"]
+    line = f"export    the epoch with the {'lowest' if metric.name == 'loss' else 'highest'} validation {metric.label}"
+    line += f" ({metric.reason}; see best_metric)" if metric.reason else ""
+    patience = spec.optimization.early_stopping_patience
+    if patience is not None:
+        line += f"; training stops after {patience} epochs without improvement"
+    return [line]
+
+
 def _checkpoint_lines(job: PreparedJob) -> list[str]:
     spec, folder = job.spec.checkpoint, job.request.checkpoint_folder()
     if job.loaders.train is None or not job.spec.strategy.trains:
@@ -269,5 +292,6 @@ def unused_notes(job: PreparedJob) -> list[str]:
         freezes=any(map(cache_plan.split_index, phases)),
         varies=any(map(cache_plan.augments, phases)),
         keeps_checkpoints=job.request.checkpoint_folder() is not None,
+        validates="validation" in present,
     )
     return unused_hyperparameter_notes(unused_hyperparameters(UNUSED_IN_JOB, facts, job.spec.set_by_user))

@@ -22,7 +22,7 @@ from finetune.features.warm_pool import WarmPool
 from finetune.job.inputs import (
     Inputs,
     announced_classes,
-    check_objective_is_defined,
+    check_metrics_are_defined,
     check_target,
     file_channels,
     open_readers,
@@ -130,7 +130,7 @@ def prepare(request: Request, interruption: Interruption, scratch: Path, world: 
         evaluated = LabelMap(names, spec.data.multi_label)
     inputs = read_inputs(request, readers, task, announced, evaluated, stopped=interruption.requested, world=world)
     check_target(inputs, spec.observe)
-    check_objective_is_defined(spec, inputs)
+    check_metrics_are_defined(spec, inputs)
     depth = _sixteen_bit_depth(inputs, world)
     ordered = evaluated is None and announced is not None
     backbone = load_backbone(

@@ -26,6 +26,7 @@ from finetune.errors import JobStopped, UserError
 from finetune.job.inputs import Inputs
 from finetune.models.backbone import Backbone
 from finetune.models.fingerprint import digest_weights, frozen_names
+from finetune.monitoring.score import BestMetric
 from finetune.runtime.precision import Numerics
 from finetune.sagemaker.interruption import Interruption
 from finetune.strategies.plan import Plan
@@ -194,8 +195,15 @@ def open_checkpoints(
         yield JobCheckpoints(saver, load_seconds, lambda: (saver.stalled, writer.seconds))
 
 
-def build_specification(
-    spec: JobSpec, inputs: Inputs, backbone: Backbone, plan: Plan, numerics: Numerics, hosts: int = 1
+def build_specification(  # noqa: PLR0913  # the last two by keyword
+    spec: JobSpec,
+    inputs: Inputs,
+    backbone: Backbone,
+    plan: Plan,
+    numerics: Numerics,
+    *,
+    best_metric: BestMetric,
+    hosts: int = 1,
 ) -> Specification:
     """Everything that determines the bits of the result, except hardware: request, records, model, weights.
 
@@ -205,6 +213,7 @@ def build_specification(
         backbone: the model with its weights before training.
         plan: trainable layers.
         numerics: device and precision.
+        best_metric: determines the best epoch.
         hosts: number of hosts that have their own training records; 1 if they all have the same.
     """
     fields: dict[str, object] = {}
@@ -230,6 +239,11 @@ def build_specification(
         # Their trained values are in the checkpoint, but other initial weights make it another request.
         "given weights": digest_weights(backbone, backbone.module.state_dict().keys() - frozen),
     }
+    # Left out if it is the one of earlier versions, whose checkpoints lack the field.
+    fields.pop("best_metric")
+    earlier = "micro_f1" if inputs.labels.multi_label else "accuracy"
+    if best_metric.name != earlier or not best_metric.exports:
+        fields["best_metric"] = best_metric.name if best_metric.exports else "none"
     if hosts > 1:
         fields["hosts with own records"] = hosts
     return Specification.of(fields)

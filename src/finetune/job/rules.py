@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from torch import nn
 
 from finetune.config.rules import parse_rules
-from finetune.job.inputs import Inputs, class_counts
+from finetune.job.best_metric import choose_best_metric
+from finetune.job.inputs import Inputs, training_counts
 from finetune.job.prepare import PreparedJob, structure_of
 from finetune.models.heads import DropoutLinear
 from finetune.monitoring.rules.curves import check_rare_classes
@@ -43,6 +44,7 @@ def build_setup(job: PreparedJob) -> Setup:
         augmentation=spec.data.augmentation if varies else "none",
         has_dropout=_has_dropout(job.backbone.module),
         patience=optimization.early_stopping_patience,
+        best_metric=choose_best_metric(spec, inputs),
         has_class_weights=optimization.class_weights == "balanced",
         clip_norm=optimization.gradient_clip_norm,
         weight_decay=optimization.weight_decay,
@@ -51,14 +53,6 @@ def build_setup(job: PreparedJob) -> Setup:
         precision=job.numerics.name,
         max_length=expects.max_length,
     )
-
-
-def training_counts(inputs: Inputs) -> dict[str, int]:
-    """Number of training records of every class; empty if unknown, as for an uncounted stream."""
-    stream = inputs.streams.get("train")
-    if stream is not None:
-        return dict(zip(inputs.labels.names, stream.class_counts or (), strict=False))
-    return class_counts(inputs.train, inputs.labels) if inputs.train else {}
 
 
 def constant_prediction_score(inputs: Inputs, counts: dict[str, int]) -> float:

@@ -18,6 +18,7 @@ from finetune.distributed.world import World
 from finetune.errors import DivergedError, JobStopped, PlatformError, UserError
 from finetune.evaluation.drift import InitialWeights
 from finetune.evaluation.predict import EvaluationResult
+from finetune.job.best_metric import choose_best_metric
 from finetune.job.evaluate import Evaluation, decide_thresholds, evaluate_parts, measure_forgetting
 from finetune.job.export_check import export_and_verify
 from finetune.job.inputs import target_of
@@ -174,7 +175,7 @@ def train(job: PreparedJob, found: FoundCheckpoint | None) -> TrainingResult:
         return TrainingResult(None, True, run_history.account, findings)
     run_history.open(restart=job.spec.checkpoint.resume == "never")
 
-    setup = build_setup(job)
+    setup, best_metric = build_setup(job), choose_best_metric(job.spec, job.inputs)
     debugger = create_debugger(job.request.files.debug_hook if job.world.is_main else None, job.backbone.module)
     inputs = DebuggedInputs(job.input_provider, debugger)
     training = build_training(
@@ -184,12 +185,13 @@ def train(job: PreparedJob, found: FoundCheckpoint | None) -> TrainingResult:
         inputs,
         job.numerics,
         task=job.inputs.task,
-        evaluate=partial(evaluate_epoch, job, inputs),
+        evaluate=partial(evaluate_epoch, job, inputs, best_metric.name),
         interrupted=lambda: job.interruption.requested() or findings.stopped,
         setup=setup,
         world=job.world,
         devices=job.devices,
         bad_records=job.loaders.bad_records,
+        best_metric=best_metric,
     )
     bad_records, stream = job.loaders.bad_records, job.loaders.position()
     state = build_state(training, bad_records=bad_records, account=run_history, stream=stream, findings=findings)
@@ -204,7 +206,12 @@ def train(job: PreparedJob, found: FoundCheckpoint | None) -> TrainingResult:
             initial_weights = InitialWeights(job.backbone, job.plan.ever_trainable)
     # The specification hashes all weights: compute it only for jobs that save checkpoints.
     hosts = job.world.hosts if "train" in job.request.sharded_purposes() else 1
-    specification = partial(build_specification, job.spec, job.inputs, job.backbone, job.plan, job.numerics, hosts)
+    specification = partial(
+        build_specification,
+        *(job.spec, job.inputs, job.backbone, job.plan, job.numerics),
+        best_metric=best_metric,
+        hosts=hosts,
+    )
     failure: DivergedError | None = None
     with open_checkpoints(found, job.spec.checkpoint, specification, state, job.world, job.devices) as checkpoints:
         timing = training.stepper.timing
@@ -239,7 +246,7 @@ def build_output_observers(
     return [LogObserver(progress, run_history, job.loaders, job.spec.run), TrackingObserver(events, debugger)]
 
 
-def evaluate_epoch(job: PreparedJob, debugged_inputs: DebuggedInputs) -> EpochMetrics | None:
+def evaluate_epoch(job: PreparedJob, debugged_inputs: DebuggedInputs, best_metric: str) -> EpochMetrics | None:
     """Metrics of the current weights on validation, empty without validation records; `None` if interrupted."""
     debugged_inputs.debugger.begin_evaluation()
     inputs = job.input_provider.validation()
@@ -248,7 +255,10 @@ def evaluate_epoch(job: PreparedJob, debugged_inputs: DebuggedInputs) -> EpochMe
     predictions = job.predict(debugged_inputs.wrap(inputs))
     if predictions is None:
         return None
-    return job.world.broadcast(predictions.validation_row(job.inputs.task) if job.world.is_main else {})
+    row: EpochMetrics = {}
+    if job.world.is_main:
+        row = predictions.validation_row(job.inputs.task, best_metric, target_of(job.spec.observe))
+    return job.world.broadcast(row)
 
 
 def evaluate_and_export(job: PreparedJob, result: TrainingResult) -> None:

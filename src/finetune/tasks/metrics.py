@@ -8,7 +8,7 @@ records but is never predicted is 0, as in scikit-learn. Averages are taken over
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -55,9 +55,8 @@ def single_label_metrics(
     # Avoid arrays of records by classes: with thousands of classes, each takes hundreds of megabytes.
     truth, scores, classes = targets.astype(np.int64), probabilities, len(labels)
     predicted = scores.argmax(axis=1)
-    hits = np.bincount(truth[predicted == truth], minlength=classes)
-    support = np.bincount(truth, minlength=classes)
-    counts = np.stack([hits, np.bincount(predicted, minlength=classes), support], axis=1)
+    counts = _single_label_counts(truth, predicted, classes)
+    support = counts[:, 2]
     aucs = [_auc(truth == index, scores[:, index]) if support[index] else None for index in range(classes)]
     rows = _per_class(counts, aucs, labels)
     true_scores = np.take_along_axis(scores, truth[:, None], axis=1)
@@ -100,7 +99,7 @@ def multi_label_metrics(
     _check(targets, probabilities, labels, targets_shape=(len(targets), len(labels)))
     truth, scores = targets.astype(np.bool_), probabilities.astype(np.float64)
     predicted = scores > THRESHOLD
-    counts = np.stack([(truth & predicted).sum(axis=0), predicted.sum(axis=0), truth.sum(axis=0)], axis=1)
+    counts = _multi_label_counts(truth, predicted)
     rows = _per_class(counts, [_auc(truth[:, index], scores[:, index]) for index in range(len(labels))], labels)
     baseline, baseline_labels = best_constant_prediction(truth.sum(axis=0), len(truth))
     for row, positive, column in zip(rows, truth.T, scores.T, strict=True):
@@ -192,6 +191,49 @@ def best_constant_prediction(positives: Integers, records: int) -> tuple[float, 
         return 0.0, []
     count = int(scores.argmax()) + 1
     return float(scores[count - 1]), order[:count].tolist()
+
+
+def single_label_macro_f1(
+    targets: NDArray[np.generic], probabilities: NDArray[np.floating], labels: Sequence[str]
+) -> float | None:
+    """The `macro` F1 of `single_label_metrics`."""
+    counts = _single_label_counts(targets.astype(np.int64), probabilities.argmax(axis=1), len(labels))
+    return _macro_f1(counts, labels)
+
+
+def multi_label_macro_f1(
+    targets: NDArray[np.generic], probabilities: NDArray[np.floating], labels: Sequence[str]
+) -> float | None:
+    """The `macro` F1 of `multi_label_metrics`."""
+    return _macro_f1(_multi_label_counts(targets.astype(np.bool_), probabilities > THRESHOLD), labels)
+
+
+def macro_auc(indicators: Iterable[NDArray[np.bool_]], scores: NDArray[np.floating]) -> float | None:
+    """Mean AUC of the classes that have both positive and negative records; `None` if there are none.
+
+    Args:
+        indicators: for each class, whether the records have it, bool `[records]`.
+        scores: `[records, classes]`.
+    """
+    aucs = (_auc(positive, scores[:, index]) for index, positive in enumerate(indicators))
+    defined = [auc for auc in aucs if auc is not None]
+    return float(np.mean(defined)) if defined else None
+
+
+def _macro_f1(counts: Integers, labels: Sequence[str]) -> float | None:
+    rows = _per_class(counts, [None] * len(labels), labels)
+    return _mean([row for row in rows if row["support"]], "f1")
+
+
+def _single_label_counts(truth: Integers, predicted: Integers, classes: int) -> Integers:
+    """Correct predictions, predictions and records of every class, `[classes, 3]`."""
+    columns = (truth[predicted == truth], predicted, truth)
+    return np.stack([np.bincount(column, minlength=classes) for column in columns], axis=1)
+
+
+def _multi_label_counts(truth: NDArray[np.bool_], predicted: NDArray[np.bool_]) -> Integers:
+    """Correct predictions, predictions and records of every class, `[classes, 3]`."""
+    return np.stack([(truth & predicted).sum(axis=0), predicted.sum(axis=0), truth.sum(axis=0)], axis=1)
 
 
 def micro_f1(truth: NDArray[np.bool_], predicted: NDArray[np.bool_]) -> float:

@@ -13,7 +13,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from finetune.config.hyperparameters import TaskName
-from finetune.tasks.metrics import THRESHOLD, best_constant_prediction, micro_f1, multi_label_metrics
+from finetune.tasks.metrics import (
+    THRESHOLD,
+    best_constant_prediction,
+    macro_auc,
+    micro_f1,
+    multi_label_macro_f1,
+    multi_label_metrics,
+)
 from finetune.tasks.task import Probabilities, Targets
 from finetune.tasks.thresholds import ChosenThresholds, ThresholdTarget, find_threshold, precision_and_recall
 
@@ -76,6 +83,14 @@ class MultiLabelClassification:
         truth, predicted = targets > 0.5, probabilities > THRESHOLD
         accuracy = float((predicted == truth).all(axis=1).mean()) if len(targets) else 0.0
         return {"accuracy": accuracy, "micro_f1": micro_f1(truth, predicted)}
+
+    def macro_f1(self, targets: Targets, probabilities: Probabilities) -> float | None:
+        """Mean F1 with classes predicted above a probability of 0.5."""
+        return multi_label_macro_f1(targets, probabilities, self.names)
+
+    def macro_auc(self, targets: Targets, probabilities: Probabilities) -> float | None:
+        """Mean AUC of the classes."""
+        return macro_auc(iter((targets > 0.5).T), probabilities)
 
     def metrics(self, targets: Targets, probabilities: Probabilities, top_k: int | None) -> dict[str, object]:
         """See `multi_label_metrics`; `top_k` does not apply."""

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from finetune.config.hyperparameters import TaskName
-from finetune.tasks.metrics import single_label_metrics
+from finetune.tasks.metrics import macro_auc, single_label_macro_f1, single_label_metrics
 from finetune.tasks.task import Probabilities, Targets
 from finetune.tasks.thresholds import ChosenThresholds, ThresholdTarget, find_threshold, precision_and_recall
 
@@ -71,6 +71,15 @@ class SingleLabelClassification:
     def validation_metrics(self, targets: Targets, probabilities: Probabilities) -> dict[str, float]:
         """Accuracy; 0 without records."""
         return {"accuracy": float((probabilities.argmax(axis=1) == targets).mean()) if len(targets) else 0.0}
+
+    def macro_f1(self, targets: Targets, probabilities: Probabilities) -> float | None:
+        """Mean F1 with the most probable class predicted."""
+        return single_label_macro_f1(targets, probabilities, self.names)
+
+    def macro_auc(self, targets: Targets, probabilities: Probabilities) -> float | None:
+        """Mean AUC of one class against the rest; with two classes, the AUC of both."""
+        indicators = (targets == index for index in range(len(self.names)))
+        return macro_auc(indicators, probabilities)
 
     def metrics(self, targets: Targets, probabilities: Probabilities, top_k: int | None) -> dict[str, object]:
         """See `single_label_metrics`."""

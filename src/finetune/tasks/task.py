@@ -76,6 +76,14 @@ class Task(Protocol):
         """Return metrics of the validation records of an epoch."""
         ...
 
+    def macro_f1(self, targets: Targets, probabilities: Probabilities) -> float | None:
+        """Return the mean F1 of the classes that have records; `None` if none has."""
+        ...
+
+    def macro_auc(self, targets: Targets, probabilities: Probabilities) -> float | None:
+        """Return the mean AUC of each class against the others; `None` if the records define none."""
+        ...
+
     def metrics(self, targets: Targets, probabilities: Probabilities, top_k: int | None) -> dict[str, object]:
         """Return all metrics of evaluated records, as JSON values.
 

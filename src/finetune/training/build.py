@@ -18,6 +18,7 @@ from finetune.monitoring.rules.activations import ACTIVATION_RULES
 from finetune.monitoring.rules.finding import Rules
 from finetune.monitoring.rules.setup import Setup
 from finetune.monitoring.rules.tensors import TensorWatch
+from finetune.monitoring.score import BestMetric
 from finetune.monitoring.timing import Timing
 from finetune.runtime.precision import Numerics
 from finetune.strategies.freezing import apply_trainable
@@ -49,6 +50,7 @@ def build_training(  # noqa: PLR0913  # by keyword
     world: World,
     devices: VirtualDevices,
     bad_records: JobBadRecords,
+    best_metric: BestMetric,
 ) -> Training:
     """Build the training setup.
 
@@ -65,6 +67,7 @@ def build_training(  # noqa: PLR0913  # by keyword
         world: The processes of the job.
         devices: The virtual devices, at least as many as processes.
         bad_records: The bad records found in training.
+        best_metric: Determines the best epoch.
 
     Raises:
         UserError: The batch size is 1 but the model trains batch normalization.
@@ -93,6 +96,7 @@ def build_training(  # noqa: PLR0913  # by keyword
         order=spec.distributed.distributed_order,
         bad_records=bad_records,
         watch=ProcessWatch(world, stepper.timing),
+        best_metric=best_metric,
     )
 
 
@@ -114,7 +118,7 @@ def build_state(
         optimizer=OptimizerState(step.optimizer, step.backbone.module),
         scaler=step.scaler,
         totals=EpochTotals(step.numerics.device, step.loss.task),
-        best=BestEpoch(keep=training.stopping.patience is not None),
+        best=BestEpoch(training.best_metric.exports, training.best_metric.name),
         bad_records=bad_records,
         account=account,
         stream=stream,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import ClassVar, Protocol
@@ -12,7 +11,7 @@ from torch import Tensor
 from torch.amp.grad_scaler import GradScaler
 
 from finetune.checkpoint.state import check_count, check_structure
-from finetune.monitoring.score import score_of
+from finetune.monitoring.score import METRIC_LABELS, rank_of
 from finetune.tasks.task import Task
 from finetune.training.trainable_state import OptimizerState, State, TrainableWeights
 
@@ -161,17 +160,21 @@ class EpochTotals:
 
 @dataclass(slots=True)
 class BestEpoch:
-    """Best epoch so far by validation score (`monitoring.score`), then validation loss, with its weights.
+    """Best epoch so far by a validation metric, then by the lower validation loss, then the earlier one.
 
     Attributes:
-        keep: Whether to copy the weights; only early stopping restores them.
+        keep: Whether to copy the weights, which are exported.
+        metric: Metric, see `monitoring.score`.
         epoch: Best epoch, from 0; -1 before the first.
+        score: Its metric, negated for `loss`.
         improved: Last epoch whose score exceeded that of the previously improved epoch by more than `min_delta`; as
             long as the score is 0, the last epoch with a lower loss.
         reference: Score of the epoch `improved`.
+        weights: Its weights, in the memory of the host.
     """
 
     keep: bool
+    metric: str = "accuracy"
     epoch: int = -1
     score: float = float("-inf")
     accuracy: float = float("-inf")
@@ -184,16 +187,16 @@ class BestEpoch:
 
     def update(self, row: Mapping[str, float], epoch: int, weights: TrainableWeights, min_delta: float) -> None:
         """Update with an epoch's validation metrics; copy its weights if it is the best."""
-        score, loss = score_of(row, "validation"), row["validation:loss"]
-        # NaN does not compare; treat it as the worst loss.
-        loss = float("inf") if math.isnan(loss) else loss
-        if score > self.reference + min_delta or (score <= 0 and loss < self.loss):
+        score, negated_loss = rank_of(row, self.metric)
+        learns_nothing_yet = self.metric != "loss" and score <= 0
+        if score > self.reference + min_delta or (learns_nothing_yet and negated_loss > -self.loss):
             self.improved, self.reference = epoch, score
-        if self.epoch >= 0 and (score, -loss) <= (self.score, -self.loss):
+        if self.epoch >= 0 and (score, negated_loss) <= (self.score, -self.loss):
             return
-        self.epoch, self.score, self.accuracy, self.loss = epoch, score, row["validation:accuracy"], loss
+        self.epoch, self.score, self.accuracy, self.loss = epoch, score, row["validation:accuracy"], -negated_loss
         if self.keep:
-            self.weights = {name: tensor.detach().clone() for name, tensor in weights.state_dict().items()}
+            # On the host, as the device may have no memory left; in the layout of the original.
+            self.weights = {name: _host_copy(tensor) for name, tensor in weights.state_dict().items()}
 
     def state_dict(self) -> State:
         """Return tensors by name and plain values."""
@@ -210,6 +213,14 @@ class BestEpoch:
         for name in self._SCALARS:
             setattr(self, name, state[name])
         self.weights = dict(state["weights"])
+        if self.keep and self.epoch >= 0 and not self.weights:
+            # Earlier versions kept weights only for early stopping: choose among the remaining epochs.
+            self.epoch, self.score, self.accuracy, self.loss = -1, float("-inf"), float("-inf"), float("inf")
+
+
+def _host_copy(tensor: Tensor) -> Tensor:
+    """Copy a tensor to the memory of the host; one on the meta device, whose content is elsewhere, stays there."""
+    return tensor.detach().clone() if tensor.is_meta else tensor.detach().to("cpu", copy=True)
 
 
 @dataclass(slots=True)
@@ -232,7 +243,7 @@ class History:
         for epoch, row in enumerate(rows):
             names = {"train:loss", "train:accuracy"}
             names |= {"validation:loss", "validation:accuracy"} if "validation:loss" in row else set()
-            names |= {"train:micro_f1", "validation:micro_f1"} & row.keys()
+            names |= {"train:micro_f1", *(f"validation:{name}" for name in METRIC_LABELS)} & row.keys()
             check_structure(row, dict.fromkeys(names, 0.0), f"row {epoch}")
         self.rows = rows
 

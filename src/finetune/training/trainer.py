@@ -14,6 +14,7 @@ from finetune.distributed.data_parallel import Order
 from finetune.distributed.virtual_devices import VirtualDevices
 from finetune.distributed.world import World
 from finetune.errors import DataError, DivergedError, JobStopped
+from finetune.monitoring.score import BestMetric
 from finetune.runtime.threads import limit_threads
 from finetune.strategies.freezing import apply_trainable
 from finetune.strategies.plan import Plan
@@ -78,7 +79,7 @@ class EarlyStopping:
 
     Attributes:
         patience: Epochs without improvement, or `None` to disable.
-        min_delta: Minimum gain in accuracy that counts as an improvement.
+        min_delta: Minimum improvement of the metric that counts.
         min_epochs: Minimum number of epochs to train.
     """
 
@@ -101,6 +102,7 @@ class Training:
         order: Order of the sums over shards.
         bad_records: The bad records found in training.
         watch: Compares the processes of the job after each epoch.
+        best_metric: Determines the best epoch and early stopping.
     """
 
     stepper: TrainStep
@@ -117,6 +119,7 @@ class Training:
     order: Order
     bad_records: JobBadRecords
     watch: ProcessWatch
+    best_metric: BestMetric
 
 
 def steps_per_epoch(batches: int, accumulation: int) -> int:

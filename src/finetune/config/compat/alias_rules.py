@@ -9,8 +9,17 @@ from finetune.config.values import ValueFormat, parse_bool, parse_value, unquote
 
 # Default of the platform's image and text classification if patience is not given.
 DEFAULT_PATIENCE = "5"
-# More epochs than any job has: the best weights are restored, and training never ends early.
-UNLIMITED_PATIENCE = "100000"
+_BEST_METRICS = {
+    "accuracy": "accuracy",
+    "loss": "loss",
+    "f1": "macro_f1",
+    "f1_macro": "macro_f1",
+    "macro_f1": "macro_f1",
+    "f1_micro": "micro_f1",
+    "micro_f1": "micro_f1",
+    "roc_auc": "auc",
+    "auc": "auc",
+}
 # Fixed decay of rmsprop in this project, the default of PyTorch.
 RMSPROP_DECAY = 0.99
 
@@ -40,9 +49,15 @@ def _switch(text: str) -> bool:
 
 
 def _load_best_model_at_end(text: str, _: Mapping[str, str]) -> Translation:
-    if not _switch(text):
-        return Translation()
-    return Translation((Assignment("early_stopping_patience", UNLIMITED_PATIENCE, compatible=ANY),))
+    return Translation() if _switch(text) else Translation((Assignment("best_metric", "none"),))
+
+
+def _metric_for_best_model(text: str, _: Mapping[str, str]) -> Translation:
+    name = unquote(text).lower().removeprefix("eval_")
+    metric = _BEST_METRICS.get(name)
+    if metric is None:
+        raise ValueError(f"one of {', '.join(_BEST_METRICS)}; see best_metric")
+    return Translation((Assignment("best_metric", metric),))
 
 
 def _early_stopping(text: str, request: Mapping[str, str]) -> Translation:
@@ -124,8 +139,14 @@ FUNCTION_ALIASES = (
     Alias(
         "load_best_model_at_end",
         "Hugging Face Trainer",
-        f"`true`: `early_stopping_patience={UNLIMITED_PATIENCE}` unless it is set; `false`: no change",
+        "`true`: no change; `false`: `best_metric=none`",
         _load_best_model_at_end,
+    ),
+    Alias(
+        "metric_for_best_model",
+        "Hugging Face Trainer",
+        "`best_metric`, with or without `eval_`; `f1` is `macro_f1`, and `roc_auc` is `auc`",
+        _metric_for_best_model,
     ),
     Alias(
         "warmup_steps",

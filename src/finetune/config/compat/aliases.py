@@ -132,7 +132,7 @@ _WORD_VECTORS_ONLY = "it configures word vectors, but models here are pretrained
 _AUGMENTATION_STRENGTH = "the strength of augmentation is set by augmentation (basic or strong)"
 _FIXED_LOGGING = "metrics are logged once per epoch, and progress during long epochs"
 _FIXED_EVALUATION = "validation runs after every epoch"
-_BEST_EPOCH = "the best epoch has the highest validation accuracy; early_stopping_patience restores it"
+_BEST_EPOCH = "the best epoch on validation is exported; see best_metric"
 
 _IGNORED_ALIASES = (
     ignored_alias("resize", MXNET, "images are resized as the pretrained model expects; see image_size"),
@@ -163,7 +163,6 @@ _IGNORED_ALIASES = (
         ignored_alias(name, HUGGING_FACE, _FIXED_EVALUATION)
         for name in ("eval_strategy", "evaluation_strategy", "eval_steps")
     ),
-    ignored_alias("metric_for_best_model", HUGGING_FACE, _BEST_EPOCH),
     *(
         ignored_alias(name, HUGGING_FACE, _FIXED_LOGGING)
         for name in ("logging_steps", "logging_strategy", "logging_dir", "report_to")

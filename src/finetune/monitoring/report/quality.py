@@ -21,8 +21,7 @@ from finetune.monitoring.report.markup import (
 )
 from finetune.monitoring.report.names import short_names
 from finetune.monitoring.report.verdict import evaluated_part
-from finetune.monitoring.rules.curves import patience_for_best
-from finetune.monitoring.score import score_of
+from finetune.monitoring.score import METRIC_LABELS
 
 _MAX_CLASSES = 100
 """Maximum rows of the table of classes; beyond it, only the weakest are shown."""
@@ -50,22 +49,25 @@ def curves(report: Mapping[str, Any]) -> Html | None:
     return section("Learning curves", columns, name="curves", wide=True, lead=_exported(report["job"], rows))
 
 
-def _exported(job: Mapping[str, Any], rows: Sequence[Mapping[str, float]]) -> str | None:
-    """Describe which epoch's weights are exported and which epoch was the best."""
-    exported, best = job.get("exported_epoch"), job.get("best_epoch")
+def _exported(job: Mapping[str, Any], rows: Sequence[Mapping[str, float]]) -> str:
+    """Describe which epoch's weights are exported, and the best or the last epoch if that is another one."""
+    exported, best, metric = job.get("exported_epoch"), job.get("best_epoch"), job.get("best_metric") or "accuracy"
     if not exported:
         return "Exported: the weights of the last step, within an epoch."
     if not best or any("validation:loss" not in row for row in rows):
-        return f"Exported: epoch {exported}, the last epoch."
-    scores = {epoch: score_of(rows[epoch - 1], "validation") for epoch in (exported, best)}
-    if exported == best:
-        return f"Exported: epoch {exported} ({percent(scores[exported])} on validation), the best epoch."
-    text = f"Exported: epoch {exported} ({percent(scores[exported])})."
-    text += f" Best: epoch {best} ({percent(scores[best])})"
-    if scores[exported] == scores[best]:
-        losses = [number(rows[epoch - 1]["validation:loss"]) for epoch in (best, exported)]
-        text += f" with a lower validation loss ({losses[0]} instead of {losses[1]})"
-    return f"{text}. early_stopping_patience={patience_for_best(rows)} would have exported it."
+        return f"Exported: epoch {exported} of {len(rows)}, the last epoch; there are no validation records."
+    text = f"Exported: epoch {exported} of {len(rows)} by validation {_values(rows[exported - 1], metric)}"
+    if exported != best:
+        return f"{text}, the last epoch. Best: epoch {best} with {_values(rows[best - 1], metric)} (best_metric)."
+    if best == len(rows):
+        return f"{text}, the last epoch."
+    return f"{text}. Last: epoch {len(rows)} with {_values(rows[-1], metric)}."
+
+
+def _values(row: Mapping[str, float], metric: str) -> str:
+    """Format the metric that determines the best epoch, and the loss."""
+    value, loss = row.get(f"validation:{metric}"), f"loss {number(row['validation:loss'])}"
+    return loss if metric == "loss" or value is None else f"{METRIC_LABELS[metric]} {percent(value)}, {loss}"
 
 
 def classes(report: Mapping[str, Any]) -> Html | None:

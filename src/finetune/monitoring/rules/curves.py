@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from finetune.monitoring.rules.finding import Finding, Rules
 from finetune.monitoring.rules.setup import Setup, sentence
-from finetune.monitoring.score import score_name, score_of
+from finetune.monitoring.score import best_epoch, rank_of, score_name, score_of
 
 Row = Mapping[str, float]
 
@@ -63,32 +63,22 @@ def resolution(curves: TrainingCurves) -> str:
     return f"no longer holds after epoch {len(curves.rows)}: {text}"
 
 
-def patience_for_best(rows: Sequence[Row]) -> int:
+def patience_for_best(rows: Sequence[Row], metric: str) -> int:
     """Return the smallest `early_stopping_patience` (at least 3) for which this curve exports its best epoch.
 
     Args:
         rows: Metrics of epochs with validation; at least one.
+        metric: Metric that determines the best epoch.
     """
+    best = best_epoch(rows, metric)
     longest_wait, last, reference, lowest = 0, -1, -math.inf, math.inf
-    for epoch, row in enumerate(rows[: best_epoch(rows) + 1]):
-        score, loss = score_of(row, "validation"), row["validation:loss"]
-        if score > reference or (score <= 0 and loss < lowest):
+    for epoch, row in enumerate(rows[: best + 1]):
+        score, negated_loss = rank_of(row, metric)
+        if score > reference or (metric != "loss" and score <= 0 and -negated_loss < lowest):
             longest_wait, last, reference = max(longest_wait, epoch - last), epoch, score
-        lowest = min(lowest, loss)
+        lowest = min(lowest, -negated_loss)
     # The best epoch may be a tie with a lower loss, which does not reset the patience.
-    return max(_MIN_PATIENCE, longest_wait, best_epoch(rows) - last)
-
-
-def best_epoch(rows: Sequence[Row]) -> int:
-    """Return the epoch (from 0) with the highest validation score; ties are broken by the lowest loss."""
-    return max(
-        range(len(rows)), key=lambda epoch: (score_of(rows[epoch], "validation"), -_comparable_loss(rows[epoch]))
-    )
-
-
-def _comparable_loss(row: Row) -> float:
-    loss = row["validation:loss"]
-    return math.inf if math.isnan(loss) else loss
+    return max(_MIN_PATIENCE, longest_wait, best - last)
 
 
 def _loss_not_decreasing(curves: TrainingCurves, rules: Rules) -> Finding | None:
@@ -145,9 +135,12 @@ def _overfit(curves: TrainingCurves, rules: Rules) -> Finding | None:
 
 def _overfit_advice(curves: TrainingCurves, rows: Sequence[Row]) -> str:
     setup = curves.setup
+    if not setup.best_metric.exports:
+        return "remove best_metric=none to export the best epoch."
     if setup.patience is not None:
         return f"{setup.generalize_better()}; the weights of the best epoch are already exported."
-    return f"set early_stopping_patience={patience_for_best(rows)} to export the best epoch."
+    patience = patience_for_best(rows, setup.best_metric.name)
+    return f"set early_stopping_patience={patience} to end training after the best epoch, which is exported."
 
 
 def _two_standard_errors(share: float, records: int) -> float:

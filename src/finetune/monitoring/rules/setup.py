@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from finetune.monitoring.score import BestMetric
 
 MAX_LEARNING_RATE = 10.0
 MAX_EPOCHS = 100_000
@@ -28,6 +30,7 @@ class Setup:
         augmentation: Effective augmentation, `none` if it has no effect.
         has_dropout: Whether a dropout above 0 is active in training.
         patience: Early stopping patience, or `None`.
+        best_metric: Determines the best epoch.
         has_class_weights: Whether the loss weights rare classes more.
         clip_norm: Gradient clipping norm, or `None`.
         weight_decay: Effective weight decay.
@@ -49,6 +52,7 @@ class Setup:
     augmentation: str = "basic"
     has_dropout: bool = False
     patience: int | None = None
+    best_metric: BestMetric = field(default_factory=BestMetric)
     has_class_weights: bool = False
     clip_norm: float | None = None
     weight_decay: float = 0.01
