@@ -20,10 +20,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from finetune.models.transformers.families import IMAGES, TEXT
 from finetune.models.transformers.folder import quiet
 from tests.support.documentation_texts import documentation_texts
-from tests.support.tiny_transformers import write_folder
+from tests.support.tiny_transformers import IMAGE_TYPES, TEXT_TYPES, write_folder
 from tests.support.whole_jobs import run_training, succeeded
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "model-folders.md"
@@ -52,9 +51,9 @@ class Case:
 
 
 CASES = (
-    *(Case(family, records) for family in TEXT for records in ("texts", "pairs")),
+    *(Case(family, records) for family in TEXT_TYPES for records in ("texts", "pairs")),
     Case(REAL, "texts"),
-    *(Case(family, "images") for family in IMAGES),
+    *(Case(family, "images") for family in IMAGE_TYPES),
     Case("vit", "large JPEGs"),
 )
 
@@ -86,13 +85,13 @@ def compare(case: Case, scratch: Path, change: Callable[[Path], None] | None = N
         change(folder)
     channel = scratch / "test"
     channel.mkdir()
-    inputs = _write_images(channel, case) if case.family in IMAGES else _write_texts(channel, case)
+    inputs = _write_images(channel, case) if case.family in IMAGE_TYPES else _write_texts(channel, case)
     job = succeeded(run_training(scratch / "job", {"test": channel, "model": folder}, HYPERPARAMETERS))
     predictions = {row["record"]: row for row in job.predictions("test")}
     classify = _pipeline(folder, case)
     max_difference = 0.0
     for key, record in inputs.items():
-        options: dict[str, Any] = {} if case.family in IMAGES else {"truncation": True}
+        options: dict[str, Any] = {} if case.family in IMAGE_TYPES else {"truncation": True}
         expected = {
             prediction["label"]: prediction["score"] for prediction in classify(record, top_k=len(LABELS), **options)
         }
@@ -101,20 +100,20 @@ def compare(case: Case, scratch: Path, change: Callable[[Path], None] | None = N
             max_difference, *(abs(float(predictions[key][f"probability:{name}"]) - expected[name]) for name in LABELS)
         )
     assert len(predictions) == len(inputs)
-    preprocessor = classify.image_processor if case.family in IMAGES else classify.tokenizer
+    preprocessor = classify.image_processor if case.family in IMAGE_TYPES else classify.tokenizer
     return Comparison(case, type(preprocessor).__name__, len(inputs), max_difference)
 
 
 def _pipeline(folder: Path, case: Case) -> Any:  # noqa: ANN401 - untyped in transformers
     from transformers import pipeline
 
-    task: Any = "image-classification" if case.family in IMAGES else "text-classification"
+    task: Any = "image-classification" if case.family in IMAGE_TYPES else "text-classification"
     with quiet():
         return pipeline(task, model=str(folder), device="cpu")
 
 
 def _save_tiny_model(family: str, folder: Path) -> Path:
-    if family in IMAGES:
+    if family in IMAGE_TYPES:
         sides: dict[str, Any] = {"image_size": 64} if family != "resnet" else {}
         write_folder(folder, family, labels=LABELS, **sides)
         _write_image_processor(family, folder)

@@ -36,7 +36,7 @@ class ModelLayout:
     this tensor is small; a dropout belongs to the group whose input it drops.
 
     Attributes:
-        body: groups in order; a string with several paths is one group.
+        body: groups in order; a string with several paths is one group. Empty if the stem is the whole encoder.
         head: paths of the last group, without auxiliary classifiers.
         classifier: path of the linear layer that computes the logits.
         stem: paths of the first group; empty if the body starts at the input.
@@ -70,8 +70,9 @@ def layer_groups(model: nn.Module, layout: ModelLayout) -> tuple[LayerGroup, ...
         RuntimeError: the layout does not match this model (internal error).
     """
     body = [list(_split(paths)) for paths in _body_paths(model, layout)]
-    body[0] += _split(layout.with_first)
-    body[-1] += _split(layout.with_last)
+    if body:
+        body[0] += _split(layout.with_first)
+        body[-1] += _split(layout.with_last)
     head = [*_split(layout.head), *(f"{extra.root}?" for extra in layout.auxiliary)]
     named = [(f"layer{number}", paths) for number, paths in enumerate(body, start=1)]
     if layout.stem:

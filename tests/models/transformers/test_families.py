@@ -10,7 +10,6 @@ import torch
 
 from finetune.models.backbone import Backbone, TextInput
 from finetune.models.load import load_backbone
-from finetune.models.transformers.families import TEXT
 from tests.support.model_requests import (
     LABELS,
     assert_is_partition,
@@ -33,10 +32,6 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 @pytest.fixture(scope="module")
 def backbone(folder: Path) -> Backbone:
     return load_backbone(request_model(None, folder.parent, task="text-classification", channel=folder))
-
-
-def test_every_family_is_covered() -> None:
-    assert set(TEXT_TYPES) == set(TEXT)
 
 
 def test_forward_returns_one_logit_per_class(backbone: Backbone) -> None:

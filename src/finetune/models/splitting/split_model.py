@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from finetune.models.backbone import Backbone, Outputs
-from finetune.models.splitting.split_module import SplitModule
+from finetune.models.splitting.split_module import SplitModule, evaluation_mode
+from finetune.models.structure import EXAMPLE_RECORDS
 
 _EXAMPLE_LENGTH = 5
 ACTIVATION = "activation"
@@ -72,12 +73,31 @@ def split_image_model(
         image_size: side of the images in pixels.
         argument: keyword of the model's input, or empty for its first positional argument.
     """
-    shape, generator = (1, 3, image_size, image_size), torch.Generator().manual_seed(0)
-    noise = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
-    example = normalize({"pixels": noise.to(next(backbone.module.parameters()).device)})
+    example = normalize({"pixels": example_pixels(image_size).to(next(backbone.module.parameters()).device)})
     groups = backbone.layer_groups()
     split = SplitModule(backbone.module, groups, split_index, lambda model: _run(model, example, argument))
-    return SplitImageModel(split, normalize, argument, example)
+    return SplitImageModel(split, normalize, argument, example[:1])
+
+
+def example_pixels(image_size: int) -> Tensor:
+    """Return two images of noise, uint8 `[2, 3, image_size, image_size]`."""
+    shape, generator = (EXAMPLE_RECORDS, 3, image_size, image_size), torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
+
+
+def example_tokens(vocabulary: int, final: int | None = None) -> Tensor:
+    """Return two texts of five different tokens, int64 `[2, 5]`.
+
+    Args:
+        vocabulary: number of token ids.
+        final: id of the token that ends each text, for heads that search for it.
+    """
+    others = [token for token in range(min(vocabulary, 2 * EXAMPLE_RECORDS * _EXAMPLE_LENGTH)) if token != final]
+    count = EXAMPLE_RECORDS * _EXAMPLE_LENGTH
+    tokens = torch.tensor((others * count)[-count:]).view(EXAMPLE_RECORDS, -1)
+    if final is not None and 0 <= final < vocabulary:
+        tokens[:, -1] = final
+    return tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +110,7 @@ class SplitTextModel:
         first_token_only: whether the suffix reads only the first token, so that only its hidden state is cached.
         pooled: whether the activation at the split is a single vector per text.
         padding: padding value of each feature for shorter texts.
+        tokens: token ids `[1, length]` in place of those of texts whose features do not contain them.
     """
 
     split: SplitModule
@@ -97,6 +118,7 @@ class SplitTextModel:
     first_token_only: bool
     pooled: bool
     padding: Mapping[str, float]
+    tokens: Tensor
 
     def prefix(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Compute hidden states `[batch, length, width]` with mask and token ids, or only `[batch, width]`."""
@@ -113,11 +135,13 @@ class SplitTextModel:
         activation = features[ACTIVATION]
         if self.first_token_only:
             activation = activation.unsqueeze(1)
-        shape = (
-            activation.shape[:2] if _MASK in features or self.first_token_only else (len(activation), _EXAMPLE_LENGTH)
-        )
-        ones = torch.ones(shape, dtype=torch.int64, device=activation.device)
-        model_inputs = {_INPUT_IDS: features.get(_INPUT_IDS, ones), _MASK: features.get(_MASK, ones)}
+        tokens = self.tokens.expand(len(activation), -1)
+        if self.first_token_only:
+            tokens = tokens[:, :1]
+        model_inputs = {
+            _INPUT_IDS: features.get(_INPUT_IDS, tokens),
+            _MASK: features.get(_MASK, torch.ones_like(tokens)),
+        }
         return Outputs(self.split.suffix(lambda model: model(**model_inputs), activation).logits)
 
     def fold_batchnorms(self, dtype: torch.dtype | None) -> SplitTextModel:
@@ -127,7 +151,12 @@ class SplitTextModel:
 
 
 def split_text_model(
-    backbone: Backbone, split_index: int, input_names: tuple[str, ...], *, pad_token_id: int, first_token: bool
+    backbone: Backbone,
+    split_index: int,
+    input_names: tuple[str, ...],
+    *,
+    tokens: Tensor,
+    pad_token_id: int,
 ) -> SplitTextModel:
     """Split a model whose inputs are token ids.
 
@@ -135,15 +164,39 @@ def split_text_model(
         backbone: text model.
         split_index: split index, see `Backbone.split`.
         input_names: names of the inputs that the model accepts.
+        tokens: token ids of an example, see `example_tokens`.
         pad_token_id: token id that pads shorter texts.
-        first_token: whether the head reads only the first token.
     """
     device = next(backbone.module.parameters()).device
-    tokens = torch.ones((1, _EXAMPLE_LENGTH), dtype=torch.int64, device=device)
-    example = {_INPUT_IDS: tokens, _MASK: tokens}
+    tokens = tokens.to(device)
+    example = {_INPUT_IDS: tokens, _MASK: torch.ones_like(tokens)}
     groups = backbone.layer_groups()
     split = SplitModule(backbone.module, groups, split_index, lambda model: model(**example), _EXAMPLE_LENGTH)
     pooled = split.activation.dim() == 2
-    first_token_only = first_token and not pooled and split_index == len(groups) - 1
+    first_token_only = (
+        not pooled
+        and split_index == len(groups) - 1
+        and _reads_first_token(backbone.module, groups[-1].modules, split.activation, example)
+    )
     padding = {} if pooled or first_token_only else {ACTIVATION: 0.0, _MASK: 0.0, _INPUT_IDS: float(pad_token_id)}
-    return SplitTextModel(split, input_names, first_token_only, pooled, padding)
+    return SplitTextModel(split, input_names, first_token_only, pooled, padding, tokens[:1])
+
+
+def _reads_first_token(
+    model: nn.Module, head: Iterable[nn.Module], states: Tensor, example: Mapping[str, Tensor]
+) -> bool:
+    """Return whether the layers of the head receive only the first of the hidden states `[batch, length, width]`."""
+    inputs: list[Tensor] = []
+
+    def record(_module: object, args: tuple[Any, ...]) -> None:
+        inputs.extend(args[:1])
+
+    layers = [layer for root in head for layer in root.modules() if next(layer.children(), None) is None]
+    handles = [layer.register_forward_pre_hook(record) for layer in layers]
+    try:
+        with torch.no_grad(), evaluation_mode(model):
+            model(**example)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return bool(inputs) and all(tensor.dim() == 2 for tensor in inputs) and torch.equal(inputs[0], states[:, 0])

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from finetune.models.backbone import LayerGroup
 from finetune.models.splitting.batchnorm_folding import CallRecorder, ConvNormPair, ReferenceRun, fold_batchnorms
+from finetune.models.structure import EXAMPLE_RECORDS
 
 ForwardCall = Callable[[nn.Module], Any]
 """Runs a given module on fixed inputs."""
@@ -29,21 +30,18 @@ class _SplitReached(Exception):  # noqa: N818 - control flow, not an error
         self.activation = activation
 
 
-class _StopForward(nn.Module):
-    """Stops the forward pass and returns its input through an exception."""
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - depends on the layer
-        raise _SplitReached(_first_argument(args, kwargs))
-
-
 def _first_argument(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:  # noqa: ANN401 - depends on the layer
     return args[0] if args else next(iter(kwargs.values()))
 
 
 class _StoredActivation:
-    """Activation shared by the layers of the suffix during one forward pass."""
+    """Activation shared by the layers of the suffix during one forward pass, and whether the first layer has read it.
+
+    A layer that is called several times, whose weights are shared, reads it only in its first call.
+    """
 
     activation: Tensor = torch.empty(0)
+    is_read: bool = False
 
 
 class _LayerProxy(nn.Module):
@@ -59,12 +57,19 @@ class _LayerProxy(nn.Module):
         return getattr(self.__dict__["_wrapped"][0], name)
 
 
+class _StopForward(_LayerProxy):
+    """Stops the forward pass at a layer and returns its input through an exception."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - depends on the layer
+        raise _SplitReached(_first_argument(args, kwargs))
+
+
 class _PrefixLayerProxy(_LayerProxy):
     """Returns the output of a layer before the split for the example.
 
     For texts of varying length, the example's tensors `[1, length, width]` are expanded to `[batch, length, width]`; a
     tensor of the activation's width is replaced by the activation, because later code may reuse the input of the first
-    layer.
+    layer. If the activation is a vector per text, texts have the length of the example.
     """
 
     def __init__(self, layer: nn.Module, stored: _StoredActivation, example: Any, length: int | None) -> None:  # noqa: ANN401 - depends on the layer
@@ -75,11 +80,15 @@ class _PrefixLayerProxy(_LayerProxy):
         return self._fill(self._reference)
 
     def _fill(self, value: Any) -> Any:  # noqa: ANN401
+        if isinstance(value, Mapping):
+            return type(value)(**{name: self._fill(item) for name, item in value.items()})
         if isinstance(value, tuple | list):
             return type(value)(self._fill(item) for item in value)
         if not _is_per_token(value, self._length):
             return value
         activation = self._stored.activation
+        if activation.dim() != value.dim():
+            return activation.new_zeros(()).expand(len(activation), *value.shape[1:])
         if activation.shape[-1] == value.shape[-1]:
             return activation
         return activation.new_zeros(()).expand(*activation.shape[:2], value.shape[-1])
@@ -90,6 +99,9 @@ class _FirstSuffixLayer(_LayerProxy):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - depends on the layer
         (layer,) = self._wrapped
+        if self._stored.is_read:
+            return layer(*args, **kwargs)
+        self._stored.is_read = True
         if args:
             return layer(self._stored.activation, *args[1:], **kwargs)
         return layer(**{**kwargs, next(iter(kwargs)): self._stored.activation})
@@ -116,8 +128,8 @@ class SplitModule:
             model: model; it is not modified.
             groups: partition of its layers, in execution order.
             split_index: split index, the number of groups in the prefix, from 1 to `len(groups) - 1`.
-            example: runs a module on one record with non-constant values.
-            length: number of tokens of that record, if records vary in length.
+            example: runs a module on `EXAMPLE_RECORDS` records with non-constant values.
+            length: number of tokens of those records, if records vary in length.
 
         Raises:
             ValueError: `split_index` is out of range.
@@ -127,11 +139,11 @@ class SplitModule:
         paths = {id(module): path for path, module in model.named_modules()}
         prefix_modules = [module for group in groups[:split_index] for module in group.modules]
         suffix_modules = [module for group in groups[split_index:] for module in group.modules]
-        with _evaluation_mode(model):
+        with evaluation_mode(model):
             record = _record_forward(model, prefix_modules, suffix_modules, example)
         first_layer, outputs = record.first_layer, record.outputs
         self._stored = _StoredActivation()
-        self._prefix = replace_submodules(model, {paths[id(first_layer)]: _StopForward()})
+        self._prefix = replace_submodules(model, {paths[id(first_layer)]: _StopForward(first_layer, self._stored)})
         self._reference = ReferenceRun(record.pairs, record.activation, lambda prefix: _run_prefix(prefix, example))
         proxies: dict[str, nn.Module] = {
             paths[id(module)]: _PrefixLayerProxy(module, self._stored, outputs[id(module)], length)
@@ -158,13 +170,13 @@ class SplitModule:
             dtype: see `fold_batchnorms`.
         """
         folded = copy(self)
-        with _evaluation_mode(self._prefix):
+        with evaluation_mode(self._prefix):
             folded._prefix = fold_batchnorms(self._prefix, self._reference, replace_submodules, dtype)
         return folded
 
     def suffix(self, call: ForwardCall, activation: Tensor) -> Any:  # noqa: ANN401 - depends on the model
         """Run the suffix on `activation` and return the model's output; the inputs of `call` have no effect."""
-        self._stored.activation = activation
+        self._stored.activation, self._stored.is_read = activation, False
         try:
             return call(self._suffix)
         finally:
@@ -187,7 +199,8 @@ class _ForwardRecord:
     Attributes:
         first_layer: first layer after the split that was called.
         activation: its input.
-        outputs: output of each layer before the split, by `id` of the layer, with tensors zeroed.
+        outputs: output of each layer before the split that depends on the records, by `id` of the layer, for one
+            record and with tensors zeroed. Other layers, such as position encodings, run in both parts.
         pairs: convolutions before the split with their batch normalizations.
     """
 
@@ -205,7 +218,8 @@ def _record_forward(
     calls = CallRecorder(model)
 
     def record_output(module: nn.Module, _args: object, output: object) -> None:
-        outputs[id(module)] = _zeros_like(output)
+        if _depends_on_records(output):
+            outputs[id(module)] = _zeros_for_one_record(output)
 
     def record_input(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if not first_inputs:
@@ -224,20 +238,34 @@ def _record_forward(
     return _ForwardRecord(*first_inputs[0], outputs, calls.pairs())
 
 
-def _zeros_like(value: Any) -> Any:  # noqa: ANN401 - depends on the layer
+def _tensors(value: Any) -> Iterator[Tensor]:  # noqa: ANN401 - depends on the layer
     if isinstance(value, Tensor):
-        return torch.zeros_like(value)
-    return type(value)(_zeros_like(item) for item in value) if isinstance(value, tuple | list) else value
+        yield value
+    elif isinstance(value, tuple | list | Mapping):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _tensors(item)
+
+
+def _depends_on_records(output: Any) -> bool:  # noqa: ANN401 - depends on the layer
+    """Return whether a layer's output has one row per record of the example."""
+    return any(tensor.shape[:1] == (EXAMPLE_RECORDS,) for tensor in _tensors(output))
+
+
+def _zeros_for_one_record(value: Any) -> Any:  # noqa: ANN401 - depends on the layer
+    if isinstance(value, Tensor):
+        return torch.zeros_like(value[:1] if value.shape[:1] == (EXAMPLE_RECORDS,) else value)
+    if isinstance(value, Mapping):
+        return type(value)(**{name: _zeros_for_one_record(item) for name, item in value.items()})
+    return type(value)(_zeros_for_one_record(item) for item in value) if isinstance(value, tuple | list) else value
 
 
 def _is_per_token(value: object, length: int | None) -> bool:
-    return isinstance(value, Tensor) and length is not None and value.dim() == 3 and value.shape[1] == length
+    return isinstance(value, Tensor) and length is not None and value.dim() == 3 and value.shape[:2] == (1, length)
 
 
 def _has_per_token_output(value: Any, length: int) -> bool:  # noqa: ANN401 - depends on the layer
     """Return whether a layer's output is per token; outputs shared by all layers, such as distances, are not."""
-    parts = value if isinstance(value, tuple | list) else (value,)
-    return any(_is_per_token(part, length) for part in parts)
+    return any(_is_per_token(tensor, length) for tensor in _tensors(value))
 
 
 def replace_submodules(model: nn.Module, replacements: dict[str, nn.Module]) -> nn.Module:
@@ -265,7 +293,8 @@ def _shallow_copy(module: nn.Module) -> nn.Module:
 
 
 @contextmanager
-def _evaluation_mode(model: nn.Module) -> Iterator[None]:
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Set a model to evaluation mode, and restore the modes of its modules on exit."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:

@@ -1,151 +1,140 @@
-"""Table of the supported transformers families and their layer layouts, by `model_type`."""
+"""Describes transformers classifiers by their structure, with a table of what the structure does not show."""
 
 from __future__ import annotations
 
+import inspect
+from copy import deepcopy
 from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
 
 from finetune.config.hyperparameters import TaskName
 from finetune.models.layer_groups import Children, ModelLayout
+from finetune.models.structure import ModelParts, find_classifier
+
+# Fields of configurations for the dropout of the head.
+_DROPOUT_FIELDS = ("classifier_dropout", "classifier_dropout_prob", "seq_classif_dropout")
+# Read by DeBERTa, although its configuration does not declare it.
+_DEBERTA_DROPOUT = "cls_dropout"
+
+# The relative embeddings shared by all layers of DeBERTa are read as a weight, not called, and are a second input of
+# each layer, so they belong to the stem. The optional convolution combines the input and the output of the first layer.
+_DEBERTA = ModelLayout(
+    stem="deberta.embeddings deberta.encoder.rel_embeddings? deberta.encoder.LayerNorm?",
+    body=(Children("deberta.encoder.layer"),),
+    with_first="deberta.encoder.conv?",
+    head="pooler dropout classifier",
+    classifier="classifier",
+    stem_name="embeddings",
+)
+# Layouts that are not found from the structure, by `model_type`.
+LAYOUTS: dict[str, ModelLayout] = {"deberta": _DEBERTA, "deberta-v2": _DEBERTA}
+# The head of most decoders is called `score`; these have the same head under another name.
+LAST_TOKEN_TYPES = frozenset({"ctrl", "modernbert-decoder"})
+# Architectures whose splits the tests compare with the whole model; others are checked when they are loaded.
+TESTED_TEXT_TYPES = ("bert", "distilbert", "roberta", "deberta", "deberta-v2", "electra", "gpt2")
+TESTED_IMAGE_TYPES = ("vit", "swin", "resnet")
+# Heads with several classifiers, or inputs other than one text or image.
+UNSUPPORTED_TYPES = {
+    "layoutlm": "needs the positions of words on a page",
+    "layoutlmv2": "needs images of pages",
+    "layoutlmv3": "needs images of pages",
+    "lilt": "needs the positions of words on a page",
+    "markuplm": "needs the structure of web pages",
+    "swiftformer": "has two classifiers",
+    "tapas": "needs tables",
+}
+
+
+class UnsupportedModelError(Exception):
+    """The structure of a model is not supported; the message is the reason, as a clause."""
 
 
 @dataclass(frozen=True, slots=True)
 class TransformersFamily:
-    """A family of transformers classifiers.
+    """What is known of a transformers classifier before it runs.
 
     Attributes:
         task: classification task.
-        layout: paths of its stem, body and head.
+        base: name of the encoder in the model; empty if its parts are those of the model.
+        classifier: path of the linear layer that computes the logits.
+        layout: paths of its stem, body and head, if its structure does not show them.
         dropout: configuration field of the head's dropout; None if there is none.
         token_types: whether its models accept token types, which mostly distinguish the two texts of a pair.
-        positions: whether `max_position_embeddings` limits the sequence length.
-        first_token: whether the head reads only the first token of a text.
-        reads_padding: whether a token equal to `pad_token_id` changes the outputs despite the attention mask, since
-            positions are counted from it or the last other token is classified.
+        counts_positions: whether positions are counted from the id of the padding token, as in RoBERTa.
+        last_token: whether the head reads the last token that is not padding.
+        encoder_parts: names of the direct children of the encoder that have parameters.
     """
 
     task: TaskName
-    layout: ModelLayout
+    base: str
+    classifier: str
+    layout: ModelLayout | None = None
     dropout: str | None = None
     token_types: bool = False
-    positions: bool = True
-    first_token: bool = True
-    reads_padding: bool = False
+    counts_positions: bool = False
+    last_token: bool = False
+    encoder_parts: tuple[str, ...] = ()
+
+    @property
+    def reads_padding(self) -> bool:
+        """Whether a token equal to `pad_token_id` changes the outputs despite the attention mask."""
+        return self.counts_positions or self.last_token
+
+    @property
+    def parts(self) -> ModelParts:
+        """Encoder and classifier, for finding the layer groups."""
+        is_text = self.task == "text-classification"
+        return ModelParts(
+            self.base,
+            self.classifier,
+            stem_name="embeddings" if is_text else "stem",
+            # Its pooler is often new, and needs training then.
+            pooled_in_head=is_text,
+        )
 
 
-def _encoder(base: str, head: str, classifier: str, more_stem: str = "", with_first: str = "") -> ModelLayout:
-    return ModelLayout(
-        stem=f"{base}.embeddings {more_stem}",
-        body=(Children(f"{base}.encoder.layer"),),
-        with_first=with_first,
-        head=head,
-        classifier=classifier,
-        stem_name="embeddings",
+def describe_family(config: Any, model_class: Any, task: TaskName) -> TransformersFamily:  # noqa: ANN401 - untyped in transformers
+    """Describe the models of a configuration, from a model without memory for its weights.
+
+    Raises:
+        UnsupportedModelError: the model is not an encoder with a linear classifier.
+        Exception: any error of transformers for an invalid configuration.
+    """
+    config = deepcopy(config)
+    # An invalid one is reported with the tokenizer.
+    config.pad_token_id = 0
+    with torch.device("meta"):
+        model = model_class(config)
+    model_type, base = str(config.model_type), str(model.base_model_prefix)
+    if not hasattr(model, base):
+        base = ""
+    encoder = model.get_submodule(base)
+    if model_type in UNSUPPORTED_TYPES:
+        raise UnsupportedModelError(f"it {UNSUPPORTED_TYPES[model_type]}")
+    classifier = find_classifier(model, base, int(config.num_labels))
+    if classifier is None:
+        raise UnsupportedModelError(f"the head of {type(model).__name__} has no linear layer for the classes")
+    return TransformersFamily(
+        task,
+        base,
+        classifier,
+        layout=LAYOUTS.get(model_type),
+        dropout=_DEBERTA_DROPOUT
+        if model_type in LAYOUTS
+        else next((name for name in _DROPOUT_FIELDS if hasattr(config, name)), None),
+        token_types="token_type_ids" in inspect.signature(model.forward).parameters,
+        counts_positions=_counts_positions(encoder),
+        last_token=classifier == "score" or model_type in LAST_TOKEN_TYPES,
+        encoder_parts=tuple(dict.fromkeys(name.partition(".")[0] for name, _ in encoder.named_parameters())),
     )
 
 
-# The relative embeddings shared by all layers of DeBERTa are a second input of each layer, so they belong to the stem.
-# The optional convolution combines the input and the output of the first layer.
-_DEBERTA = _encoder(
-    "deberta",
-    "pooler dropout classifier",
-    "classifier",
-    more_stem="deberta.encoder.rel_embeddings? deberta.encoder.LayerNorm?",
-    with_first="deberta.encoder.conv?",
-)
-
-TEXT: dict[str, TransformersFamily] = {
-    "bert": TransformersFamily(
-        "text-classification",
-        _encoder("bert", "bert.pooler dropout classifier", "classifier"),
-        dropout="classifier_dropout",
-        token_types=True,
-    ),
-    "distilbert": TransformersFamily(
-        "text-classification",
-        ModelLayout(
-            stem="distilbert.embeddings",
-            body=(Children("distilbert.transformer.layer"),),
-            head="pre_classifier dropout classifier",
-            classifier="classifier",
-            stem_name="embeddings",
-        ),
-        dropout="seq_classif_dropout",
-    ),
-    "roberta": TransformersFamily(
-        "text-classification",
-        _encoder("roberta", "classifier", "classifier.out_proj"),
-        dropout="classifier_dropout",
-        token_types=True,
-        reads_padding=True,
-    ),
-    "deberta": TransformersFamily(
-        "text-classification",
-        _DEBERTA,
-        dropout="cls_dropout",
-        token_types=True,
-    ),
-    "deberta-v2": TransformersFamily(
-        "text-classification",
-        _DEBERTA,
-        dropout="cls_dropout",
-        token_types=True,
-        positions=False,
-    ),
-    "electra": TransformersFamily(
-        "text-classification",
-        _encoder("electra", "classifier", "classifier.out_proj", "electra.embeddings_project?"),
-        dropout="classifier_dropout",
-        token_types=True,
-    ),
-    "gpt2": TransformersFamily(
-        "text-classification",
-        ModelLayout(
-            stem="transformer.wte transformer.wpe transformer.drop",
-            body=(Children("transformer.h"),),
-            with_last="transformer.ln_f",
-            head="score",
-            classifier="score",
-            stem_name="embeddings",
-        ),
-        token_types=True,
-        first_token=False,
-        reads_padding=True,
-    ),
-}
-
-IMAGES: dict[str, TransformersFamily] = {
-    "vit": TransformersFamily(
-        "image-classification",
-        ModelLayout(
-            stem="vit.embeddings",
-            body=(Children("vit.layers"),),
-            with_last="vit.layernorm",
-            head="classifier",
-            classifier="classifier",
-            stem_name="embeddings",
-        ),
-    ),
-    "swin": TransformersFamily(
-        "image-classification",
-        ModelLayout(
-            stem="swin.embeddings",
-            body=(Children("swin.encoder.layers"),),
-            with_last="swin.layernorm swin.pooler",
-            head="classifier",
-            classifier="classifier",
-            stem_name="embeddings",
-        ),
-    ),
-    "resnet": TransformersFamily(
-        "image-classification",
-        ModelLayout(
-            stem="resnet.embedder",
-            body=(Children("resnet.encoder.stages"),),
-            with_last="resnet.pooler",
-            head="classifier",
-            classifier="classifier.1",
-        ),
-    ),
-}
-
-FAMILIES: dict[str, TransformersFamily] = {**TEXT, **IMAGES}
+def _counts_positions(encoder: nn.Module) -> bool:
+    """Return whether the position embeddings have a row for padding, as in RoBERTa and its relatives."""
+    return any(
+        isinstance(module, nn.Embedding) and module.padding_idx is not None and "position" in path
+        for path, module in encoder.named_modules()
+    )

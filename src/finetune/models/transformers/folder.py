@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from finetune.config.hyperparameters import TaskName
 from finetune.errors import UserError
 from finetune.models.request import ModelRequest
 from finetune.models.torchvision.families import torchvision_names
-from finetune.models.transformers.families import FAMILIES, TransformersFamily
+from finetune.models.transformers.families import TransformersFamily, UnsupportedModelError, describe_family
 from finetune.models.transformers.folder_weights import refuse_lfs_pointers
 from finetune.models.weights.locate import missing_weights_error
 from finetune.models.weights.sources import CONFIG_FILE, Source, read_json
@@ -68,12 +69,14 @@ class ModelFolder:
     Attributes:
         source: origin of the model.
         folder: local path with configuration, weights, and tokenizer or image processor.
-        family: family of the model.
-        config: transformers' configuration object; its fields differ by family.
+        model_class: transformers class of the classifier.
+        family: structure of the model.
+        config: transformers' configuration object; its fields differ by architecture.
     """
 
     source: Source
     folder: Path
+    model_class: Any
     family: TransformersFamily
     config: Any
 
@@ -88,8 +91,48 @@ def open_model_folder(request: ModelRequest, source: Source) -> ModelFolder:
     folder = _local_folder(request, source)
     refuse_lfs_pointers(folder, source.location, _TEXT_FILES)
     refuse_adapter(folder, source.location)
-    family = _read_family(folder, source, request)
-    return ModelFolder(source, folder, family, _load_config(folder, source))
+    _check_config_file(folder, source, request)
+    config = _load_config(folder, source)
+    model_class = _class_mapping(request.task)[type(config)]
+    if isinstance(model_class, tuple):
+        # The others have a second classifier, trained by distillation.
+        model_class = model_class[0]
+    return ModelFolder(source, folder, model_class, _describe_family(config, model_class, source, request.task), config)
+
+
+def _class_mapping(task: TaskName) -> Any:  # noqa: ANN401 - untyped in transformers
+    """Return transformers' classifier classes for a task, by the class of the configuration."""
+    from transformers import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING as IMAGES
+    from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING as TEXTS
+
+    return IMAGES if task == "image-classification" else TEXTS
+
+
+def _supported_tasks(model_type: object) -> list[TaskName]:
+    """Return the tasks for which transformers has a classifier of that type, without importing the classifier."""
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES,
+        MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+    )
+
+    tasks: list[TaskName] = []
+    if model_type in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES:
+        tasks.append("text-classification")
+    if model_type in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES:
+        tasks.append("image-classification")
+    return tasks
+
+
+def _describe_family(config: Any, model_class: Any, source: Source, task: TaskName) -> TransformersFamily:  # noqa: ANN401 - untyped in transformers
+    try:
+        with quiet():
+            return describe_family(config, model_class, task)
+    except UnsupportedModelError as error:
+        raise UserError(
+            f"The model in the {source.location} has model_type={config.model_type!r}, which is not supported: {error}."
+        ) from error
+    except CONFIG_ERRORS as error:
+        raise unusable_config_error(source, describe_error(error)) from error
 
 
 def _local_folder(request: ModelRequest, source: Source) -> Path:
@@ -113,31 +156,40 @@ def _local_folder(request: ModelRequest, source: Source) -> Path:
     return folder
 
 
-def _read_family(folder: Path, source: Source, request: ModelRequest) -> TransformersFamily:
-    """Read the model's family from the configuration, before transformers parses it."""
+def _check_config_file(folder: Path, source: Source, request: ModelRequest) -> None:
+    """Check the configuration before transformers parses it."""
     if not (folder / CONFIG_FILE).is_file():
         raise UserError(f"The {source.location} has no {CONFIG_FILE}: provide a folder written by save_pretrained().")
     config = read_json(folder / CONFIG_FILE, source.location)
     model_type = config.get("model_type")
-    family = FAMILIES.get(model_type) if isinstance(model_type, str) else None
-    if family is None:
+    tasks = _supported_tasks(model_type) if isinstance(model_type, str) else []
+    if not tasks:
         timm = timm_folder_error(config, folder, source.location, torchvision_names())
         if timm is not None:
             raise timm
         custom_code = " requires custom code, which is never run, and" if "auto_map" in config else ""
         raise UserError(
             f"The model in the {source.location}{custom_code} has model_type={model_type!r}, which is not supported:"
-            f" use one of {', '.join(FAMILIES)}."
+            " use an architecture for which transformers has a classifier of texts or images, such as bert, roberta,"
+            " modernbert, vit or dinov2."
         )
-    if family.task != request.task:
+    if request.task not in tasks:
         raise UserError(
-            f"The {source.location} contains a model for {family.task} ({model_type}), but the task is {request.task}:"
+            f"The {source.location} contains a model for {tasks[0]} ({model_type}), but the task is {request.task}:"
             " choose another model, or check the data and `task`."
         )
     reason = _config_fault(config)
     if reason is not None:
         raise unusable_config_error(source, reason)
-    return family
+
+
+def unsupported_structure_error(model_folder: ModelFolder) -> UserError:
+    """Create the error for a model that cannot be divided into an encoder and a head."""
+    return UserError(
+        f"The model in the {model_folder.source.location} (model_type={model_folder.config.model_type!r}) is not"
+        " supported: its encoder and its head do not compute the same separately as together. Choose another"
+        " architecture, such as bert, roberta, modernbert, vit or dinov2."
+    )
 
 
 def unusable_config_error(source: Source, reason: str) -> UserError:
@@ -181,7 +233,7 @@ def _size_fault(config: Mapping[str, object]) -> str | None:
     return None
 
 
-def _load_config(folder: Path, source: Source) -> Any:  # noqa: ANN401 - its fields differ by family
+def _load_config(folder: Path, source: Source) -> Any:  # noqa: ANN401 - its fields differ by architecture
     from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -13,12 +13,14 @@ from torch import Tensor, nn
 
 from finetune.errors import UserError
 from finetune.models.backbone import ImageInput, LayerGroup, LoadedWeights, ModelDescription, Outputs, SplitModel
-from finetune.models.layer_groups import layer_groups
+from finetune.models.layer_groups import ModelLayout, layer_groups
 from finetune.models.preprocessing import Normalizer, input_from_artifact, with_depth, with_size
 from finetune.models.request import ModelRequest
-from finetune.models.splitting.split_model import split_image_model
-from finetune.models.transformers.families import TransformersFamily
-from finetune.models.transformers.folder import ModelFolder, quiet
+from finetune.models.splitting.exactness import splits_exactly
+from finetune.models.splitting.split_model import example_pixels, split_image_model
+from finetune.models.structure import undivided_layout
+from finetune.models.transformers.families import TESTED_IMAGE_TYPES
+from finetune.models.transformers.folder import ModelFolder, quiet, unsupported_structure_error
 from finetune.models.transformers.image_processor import PROCESSOR_FILE, image_processor_config, read_image_processor
 from finetune.models.transformers.load import load_model
 from finetune.models.weights.state_files import separate_tensors
@@ -32,7 +34,7 @@ class ImageBackbone:
     """A transformers image classifier; implements `Backbone`.
 
     Attributes:
-        family: entry of the model's family in the table of families.
+        layout: paths of its stem, body and head.
         processor: content of `preprocessor_config.json`, equivalent to `expects`.
     """
 
@@ -40,14 +42,14 @@ class ImageBackbone:
     module: PreTrainedModel
     expects: ImageInput
     weights: LoadedWeights
-    family: TransformersFamily
+    layout: ModelLayout
     processor: Mapping[str, object]
     _normalize: Normalizer = field(init=False, repr=False)
     _groups: tuple[LayerGroup, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_normalize", Normalizer(self.expects))
-        object.__setattr__(self, "_groups", layer_groups(self.module, self.family.layout))
+        object.__setattr__(self, "_groups", layer_groups(self.module, self.layout))
 
     def layer_groups(self) -> tuple[LayerGroup, ...]:
         """Return the ordered partition from the first layer to the head."""
@@ -86,11 +88,33 @@ def build_image(request: ModelRequest, model_folder: ModelFolder) -> ImageBackbo
     _check_image_size(expects.size, model_folder)
     if not request.pretrained and hasattr(config, "image_size"):
         config.image_size = expects.size
-    loaded = load_model(request, model_folder)
+    # The position embeddings of a ViT are interpolated after loading.
+    example_size = int(config.image_size) if config.model_type == "vit" else expects.size
+    example = Normalizer(expects)({"pixels": example_pixels(example_size)})
+    loaded = load_model(request, model_folder, lambda model: model(pixel_values=example))
     if config.model_type == "vit":
         _interpolate_positions(loaded.model, expects.size)
     name = request.spec.name or source.name or str(config.model_type)
-    return ImageBackbone(name, loaded.model, expects, loaded.weights, model_folder.family, processor)
+    backbone = ImageBackbone(name, loaded.model, expects, loaded.weights, loaded.layout, processor)
+    return _with_exact_groups(backbone, model_folder)
+
+
+def _with_exact_groups(backbone: ImageBackbone, model_folder: ModelFolder) -> ImageBackbone:
+    """Return the model with its encoder as a single group if it cannot be split between its blocks.
+
+    Raises:
+        UserError: the model cannot be split before its head either.
+    """
+    if model_folder.config.model_type in TESTED_IMAGE_TYPES:
+        return backbone
+    backbone.module.train(mode=False)
+    inputs = {"pixels": example_pixels(backbone.expects.size).repeat(2, 1, 1, 1)[:3]}
+    if splits_exactly(backbone, inputs):
+        return backbone
+    undivided = replace(backbone, layout=undivided_layout(backbone.module, model_folder.family.parts))
+    if not splits_exactly(undivided, inputs):
+        raise unsupported_structure_error(model_folder)
+    return undivided
 
 
 def _preprocessing(request: ModelRequest, model_folder: ModelFolder) -> tuple[ImageInput, Mapping[str, object]]:
@@ -120,8 +144,9 @@ def _preprocessing(request: ModelRequest, model_folder: ModelFolder) -> tuple[Im
 
 def _check_config(model_folder: ModelFolder) -> None:
     """Refuse models whose input is not square images with three channels."""
-    config, location = model_folder.config, model_folder.source.location
-    if config.num_channels != 3:
+    location = model_folder.source.location
+    config = getattr(model_folder.config, "vision_config", model_folder.config)
+    if getattr(config, "num_channels", 3) != 3:
         raise UserError(
             f"config.json in the {location} has num_channels={config.num_channels!r}, but images have three"
             " channels: choose a model for RGB images."

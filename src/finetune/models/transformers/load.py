@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,8 +21,9 @@ from finetune.models.heads import (
     seeded,
     set_head_dropout,
 )
-from finetune.models.layer_groups import Children, layer_groups
+from finetune.models.layer_groups import ModelLayout, layer_groups
 from finetune.models.request import ModelRequest
+from finetune.models.structure import UndividedModelError, find_layout, undivided_layout
 from finetune.models.transformers.class_names import read_head
 from finetune.models.transformers.families import TransformersFamily
 from finetune.models.transformers.folder import (
@@ -68,47 +70,77 @@ _TRAINED_SUFFIXES = frozenset(
 # Allowance for masks and position ids, which may exceed the weights in number.
 _BUFFER_ALLOWANCE = 64 * 2**20
 
+FindLayout = Callable[["PreTrainedModel"], ModelLayout]
+"""Returns the layer layout of a model."""
+
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A model with its head, and the origin of its weights."""
+    """A model with its head, the origin of its weights, and its layer layout."""
 
     model: PreTrainedModel
     weights: LoadedWeights
+    layout: ModelLayout
 
 
-def load_model(request: ModelRequest, model_folder: ModelFolder) -> LoadedModel:
+def load_model(request: ModelRequest, model_folder: ModelFolder, example: Callable[[nn.Module], object]) -> LoadedModel:
     """Build the model in a folder, with its weights or random ones, and set its head.
 
     Args:
         request: requested model.
         model_folder: folder; its configuration is updated to that of the new classifier.
+        example: runs a model on `EXAMPLE_RECORDS` records.
 
     Raises:
         UserError: the weights are missing, damaged, or belong to another model.
     """
     config, family = model_folder.config, model_folder.family
+    find = partial(_find_layout, model_folder=model_folder, example=example)
     config.dtype = torch.float32
     if request.spec.dropout is not None and family.dropout is not None:
         setattr(config, family.dropout, request.spec.dropout)
     if request.pretrained:
-        model, weights = _load_pretrained(request, model_folder)
+        model, weights, layout = _load_pretrained(request, model_folder, find)
     else:
         _set_config_classes(config, request)
         model = _build_random(request, model_folder)
+        layout = find(model)
         weights = LoadedWeights("random", newly_initialized=tuple(model.state_dict()))
-    _initialize_head(model, family, weights.newly_initialized, request.seed)
+    _initialize_head(model, layout, weights.newly_initialized, request.seed)
     if request.spec.dropout is not None and family.dropout is None:
-        set_head_dropout(model, family.layout.head.split(), family.layout.classifier, request.spec.dropout)
-    return LoadedModel(model, weights)
+        set_head_dropout(model, layout.head.split(), layout.classifier, request.spec.dropout)
+    return LoadedModel(model, weights, layout)
 
 
-def _load_pretrained(request: ModelRequest, model_folder: ModelFolder) -> tuple[PreTrainedModel, LoadedWeights]:
+def _find_layout(
+    model: PreTrainedModel, model_folder: ModelFolder, example: Callable[[nn.Module], object]
+) -> ModelLayout:
+    """Return the layout in the table, or find it from the structure of the model.
+
+    Raises:
+        UserError: the model cannot process the example.
+    """
+    family = model_folder.family
+    if family.layout is not None:
+        return family.layout
+    model.train(mode=False)
+    try:
+        with quiet():
+            return find_layout(model, family.parts, example)
+    except UndividedModelError:
+        return undivided_layout(model, family.parts)
+    except CONFIG_ERRORS as error:
+        reraise_system_error(error)
+        raise unusable_config_error(model_folder.source, describe_error(error)) from error
+
+
+def _load_pretrained(
+    request: ModelRequest, model_folder: ModelFolder, find: FindLayout
+) -> tuple[PreTrainedModel, LoadedWeights, ModelLayout]:
     """Load the model as the folder describes it, then set the requested head."""
     source, config, family = model_folder.source, model_folder.config, model_folder.family
-    base = family.layout.stem.partition(".")[0]
     weights_file = getattr(config, "transformers_weights", None)
-    folder_weights = read_folder_weights(model_folder.folder, source.location, weights_file, base)
+    folder_weights = read_folder_weights(model_folder.folder, source.location, weights_file, family.base)
     config_head = read_head(model_folder)
     if config_head.uncertain and (not request.trained or request.spec.reinitialize_top_layer == "false"):
         rows_to_keep(config_head, request)
@@ -121,22 +153,22 @@ def _load_pretrained(request: ModelRequest, model_folder: ModelFolder) -> tuple[
         _set_config_classes(config, request)
     _check_dtypes(folder_weights, source.location)
     _check_claimed_size(model_folder, folder_weights.tensors)
-    model, report = _load_tensors(request, model_folder, folder_weights.tensors)
+    model, layout, report = _load_tensors(request, model_folder, folder_weights.tensors, find)
     if report.body_faults:
         raise _mismatch_error(model_folder, report)
-    root = family.layout.classifier.partition(".")[0]
+    root = family.classifier.partition(".")[0]
     head = replace(head, faults=tuple(report.head_faults)) if head and report.has_prefix(f"{root}.") else None
     rows = rows_to_keep(head, request)
     _set_classifier(model, family, rows, len(request.labels))
     _set_config_classes(model.config, request)
-    classifier = f"{family.layout.classifier}."
+    classifier = f"{family.classifier}."
     new_names = {name for name in report.faults if rows is not None or not name.startswith(classifier)}
     names = tuple(model.state_dict())
     if rows is None:
         new_names.update(name for name in names if name.startswith(classifier))
     state = model.state_dict()
     check_finite({name: state[name] for name in names if name not in new_names}, source.description)
-    return model, LoadedWeights(
+    loaded = LoadedWeights(
         source=source.description if source.path is not None else f"hub ({source.name})",
         loaded=tuple(name for name in names if name not in new_names),
         newly_initialized=tuple(name for name in names if name in new_names),
@@ -146,6 +178,7 @@ def _load_pretrained(request: ModelRequest, model_folder: ModelFolder) -> tuple[
         initialized_outside_head=report.initialized_outside_head((root,)),
         warnings=(*folder_weights.warnings, *partial_head_warning(head, kept=rows is not None)),
     )
+    return model, loaded, layout
 
 
 def _set_config_classes(config: Any, request: ModelRequest) -> None:  # noqa: ANN401 - its fields differ by family
@@ -154,19 +187,11 @@ def _set_config_classes(config: Any, request: ModelRequest) -> None:  # noqa: AN
     config.problem_type = request.problem_type
 
 
-def _model_class(model_folder: ModelFolder) -> type[PreTrainedModel]:
-    from transformers import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING as IMAGES
-    from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING as TEXTS
-
-    mapping: Any = IMAGES if model_folder.family.task == "image-classification" else TEXTS
-    model_class: type[PreTrainedModel] = mapping[type(model_folder.config)]
-    return model_class
-
-
 def _build_random(request: ModelRequest, model_folder: ModelFolder) -> PreTrainedModel:
     try:
         with quiet(), seeded(request.seed, "network"):
-            return _model_class(model_folder)(model_folder.config)
+            model: PreTrainedModel = model_folder.model_class(model_folder.config)
+            return model
     except CONFIG_ERRORS as error:
         reraise_system_error(error)
         raise unusable_config_error(model_folder.source, describe_error(error)) from error
@@ -178,7 +203,7 @@ def _classifier_matches_config(request: ModelRequest, model_folder: ModelFolder,
     Raises:
         UserError: the number of rows differs, and the classifier would not be replaced anyway.
     """
-    name = f"{model_folder.family.layout.classifier}.weight"
+    name = f"{model_folder.family.classifier}.weight"
     weight, classes = tensors.get(name), int(model_folder.config.num_labels)
     if weight is None or weight.dim() == 0:
         return False
@@ -207,10 +232,10 @@ def _check_claimed_size(model_folder: ModelFolder, tensors: StateDict) -> None:
     """Refuse a configuration that describes a larger model than the weights fill, before allocating its memory."""
     try:
         with quiet(), torch.device("meta"):
-            model = _model_class(model_folder)(model_folder.config)
+            model = model_folder.model_class(model_folder.config)
     except CONFIG_ERRORS as error:
         raise unusable_config_error(model_folder.source, describe_error(error)) from error
-    classifier = f"{model_folder.family.layout.classifier}."
+    classifier = f"{model_folder.family.classifier}."
     parts = [*model.named_parameters(), *model.named_buffers()]
     model_elements = sum(part.numel() for name, part in parts if not name.startswith(classifier))
     weight_elements = sum(tensor.numel() for tensor in tensors.values())
@@ -223,13 +248,12 @@ def _check_claimed_size(model_folder: ModelFolder, tensors: StateDict) -> None:
 
 
 def _load_tensors(
-    request: ModelRequest, model_folder: ModelFolder, tensors: StateDict
-) -> tuple[PreTrainedModel, LoadingReport]:
+    request: ModelRequest, model_folder: ModelFolder, tensors: StateDict, find: FindLayout
+) -> tuple[PreTrainedModel, ModelLayout, LoadingReport]:
     """Load the model with `from_pretrained` and convert its loading info to a report."""
-    builder: Any = _model_class(model_folder)
     try:
         with quiet(), seeded(request.seed, "network"):
-            model, info = builder.from_pretrained(
+            model, info = model_folder.model_class.from_pretrained(
                 None,
                 config=model_folder.config,
                 state_dict=tensors,
@@ -248,8 +272,8 @@ def _load_tensors(
     faults = dict.fromkeys(info["missing_keys"], MISSING)
     faults |= {name: shape_fault(shape, expected) for name, shape, expected in info["mismatched_keys"]}
     unused = tuple(sorted(info["unexpected_keys"]))
-    groups = layer_groups(model, model_folder.family.layout)
-    root = model_folder.family.layout.classifier.partition(".")[0]
+    layout = find(model)
+    root = layout.classifier.partition(".")[0]
     foreign = [
         name for name in unused if name.startswith(f"{root}.") or _is_trained_body_tensor(name, model_folder.family)
     ]
@@ -258,18 +282,14 @@ def _load_tensors(
         faults=faults,
         foreign=dict.fromkeys(foreign, "is unexpected"),
         unused=unused,
-        head=(*groups[-1].parameters, f"{root}."),
+        head=(*layer_groups(model, layout)[-1].parameters, f"{root}."),
     )
-    return model, report
+    return model, layout, report
 
 
 def _is_trained_body_tensor(name: str, family: TransformersFamily) -> bool:
     """Return whether an unexpected tensor is a trained one of the layers before the head."""
-    layout = family.layout
-    containers = [part.container for part in layout.body if isinstance(part, Children)]
-    paths = [*containers, *f"{layout.stem} {layout.with_first} {layout.with_last}".replace("?", "").split()]
-    parts = {".".join(path.split(".")[:2]) for path in paths}
-    body_prefixes = (*(f"{part}." for part in parts), *(f"{part.partition('.')[2]}." for part in parts))
+    body_prefixes = tuple(f"{prefix}{part}." for prefix in {f"{family.base}.", ""} for part in family.encoder_parts)
     return name.startswith(body_prefixes) and name.rpartition(".")[2] in _TRAINED_SUFFIXES and not is_harmless(name)
 
 
@@ -288,7 +308,7 @@ def _set_classifier(
     classes: int,
 ) -> None:
     """Keep `rows` of the last layer, in their order, or replace the layer by one for `classes`."""
-    path = family.layout.classifier
+    path = family.classifier
     classifier = get_linear(model, path)
     if rows is None:
         # `_initialize_head` initializes its values with all other new parameters of the head.
@@ -301,10 +321,10 @@ def _set_classifier(
     model.num_labels = classes
 
 
-def _initialize_head(model: nn.Module, family: TransformersFamily, new_names: Sequence[str], seed: int) -> None:
+def _initialize_head(model: nn.Module, layout: ModelLayout, new_names: Sequence[str], seed: int) -> None:
     """Initialize the new parameters of the head, each as a function of seed and name only."""
     std = float(getattr(model.config, "initializer_range", 0.02))
-    for name in set(new_names).intersection(layer_groups(model, family.layout)[-1].parameters):
+    for name in set(new_names).intersection(layer_groups(model, layout)[-1].parameters):
         parameter = model.get_parameter(name)
         with seeded(seed, name), torch.no_grad():
             if name.endswith("bias"):

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from finetune.errors import UserError
 from finetune.models.backbone import LayerGroup, LoadedWeights, ModelDescription, Outputs, SplitModel, TextInput
-from finetune.models.layer_groups import layer_groups
+from finetune.models.layer_groups import ModelLayout, layer_groups
 from finetune.models.request import ModelRequest
-from finetune.models.splitting.split_model import split_text_model
-from finetune.models.transformers.families import TransformersFamily
-from finetune.models.transformers.folder import ModelFolder, quiet
+from finetune.models.splitting.exactness import splits_exactly
+from finetune.models.splitting.split_model import example_tokens, split_text_model
+from finetune.models.structure import undivided_layout
+from finetune.models.transformers.families import TESTED_TEXT_TYPES
+from finetune.models.transformers.folder import ModelFolder, quiet, unsupported_structure_error
 from finetune.models.transformers.load import load_model
 from finetune.models.transformers.tokenizer import load_tokenizer, token_type_count
 from finetune.models.weights.state_files import separate_tensors
@@ -31,17 +34,21 @@ _NO_LIMIT = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class TextBackbone:
-    """A transformers sequence classifier; implements `Backbone`."""
+    """A transformers sequence classifier; implements `Backbone`.
+
+    Attributes:
+        layout: paths of its stem, body and head.
+    """
 
     name: str
     module: PreTrainedModel
     expects: TextInput
     weights: LoadedWeights
-    family: TransformersFamily
+    layout: ModelLayout
     _groups: tuple[LayerGroup, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_groups", layer_groups(self.module, self.family.layout))
+        object.__setattr__(self, "_groups", layer_groups(self.module, self.layout))
 
     def layer_groups(self) -> tuple[LayerGroup, ...]:
         """Return the ordered partition from the embeddings to the head."""
@@ -60,8 +67,8 @@ class TextBackbone:
             self,
             split_index,
             self._input_names(),
+            tokens=_example_tokens(self.module.config),
             pad_token_id=self.expects.tokenizer.pad_token_id,
-            first_token=self.family.first_token,
         )
 
     def describe(self) -> ModelDescription:
@@ -84,7 +91,7 @@ def build_text(request: ModelRequest, model_folder: ModelFolder) -> TextBackbone
     padding = model_folder.config.pad_token_id
     tokenizer = load_tokenizer(model_folder)
     model_folder.config.use_cache = False
-    borrowed_padding = not model_folder.family.first_token and model_folder.config.pad_token_id != padding
+    borrowed_padding = model_folder.family.last_token and model_folder.config.pad_token_id != padding
     expects = TextInput(
         tokenizer,
         _max_length(request, tokenizer, model_folder),
@@ -92,9 +99,49 @@ def build_text(request: ModelRequest, model_folder: ModelFolder) -> TextBackbone
         token_types=token_type_count(model_folder),
         borrowed_padding=borrowed_padding,
     )
-    loaded = load_model(request, model_folder)
+    tokens = _example_tokens(model_folder.config)
+    mask = torch.ones_like(tokens)
+    loaded = load_model(request, model_folder, lambda model: model(input_ids=tokens, attention_mask=mask))
     name = request.spec.name or model_folder.source.name or str(model_folder.config.model_type)
-    return TextBackbone(name, loaded.model, expects, loaded.weights, model_folder.family)
+    backbone = TextBackbone(name, loaded.model, expects, loaded.weights, loaded.layout)
+    return _with_exact_groups(backbone, model_folder)
+
+
+def _with_exact_groups(backbone: TextBackbone, model_folder: ModelFolder) -> TextBackbone:
+    """Return the model with its encoder as a single group if it cannot be split between its blocks.
+
+    Raises:
+        UserError: the model cannot be split before its head either.
+    """
+    family, config = model_folder.family, model_folder.config
+    if config.model_type in TESTED_TEXT_TYPES:
+        return backbone
+    backbone.module.train(mode=False)
+    inputs = _padded_example(config, backbone.expects.tokenizer.pad_token_id)
+    if splits_exactly(backbone, inputs):
+        return backbone
+    undivided = replace(backbone, layout=undivided_layout(backbone.module, family.parts))
+    if not splits_exactly(undivided, inputs):
+        raise unsupported_structure_error(model_folder)
+    return undivided
+
+
+def _example_tokens(config: Any) -> Tensor:  # noqa: ANN401 - its fields differ by architecture
+    final = config.eos_token_id if isinstance(config.eos_token_id, int) else None
+    return example_tokens(int(config.vocab_size), final)
+
+
+def _padded_example(config: Any, padding: int) -> dict[str, Tensor]:  # noqa: ANN401 - its fields differ by architecture
+    """Return three texts of six tokens, the first of them without padding and each with the same last token."""
+    tokens = _example_tokens(config)
+    texts = [tokens[0].tolist(), tokens[1].tolist(), tokens[1, 2:].tolist()]
+    texts[0].insert(0, texts[0][1])
+    input_ids = torch.full((len(texts), len(texts[0])), padding)
+    mask = torch.zeros_like(input_ids)
+    for row, text in enumerate(texts):
+        input_ids[row, : len(text)] = torch.tensor(text)
+        mask[row, : len(text)] = 1
+    return {"input_ids": input_ids, "attention_mask": mask}
 
 
 def _max_length(request: ModelRequest, tokenizer: PreTrainedTokenizerBase, model_folder: ModelFolder) -> int:
@@ -125,7 +172,7 @@ def _max_length(request: ModelRequest, tokenizer: PreTrainedTokenizerBase, model
 def _position_limit(model_folder: ModelFolder) -> int | None:
     """Return the number of tokens that the model has positions for; RoBERTa's start after the padding token's."""
     config = model_folder.config
-    if not model_folder.family.positions and not config.position_biased_input:
+    positions = getattr(config, "max_position_embeddings", None)
+    if not getattr(config, "position_biased_input", True) or not isinstance(positions, int) or positions <= 0:
         return None
-    positions = int(config.max_position_embeddings)
-    return positions - int(config.pad_token_id) - 1 if config.model_type == "roberta" else positions
+    return positions - int(config.pad_token_id) - 1 if model_folder.family.counts_positions else positions

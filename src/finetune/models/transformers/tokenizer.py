@@ -125,11 +125,11 @@ def _set_padding(tokenizer: Any, model_folder: ModelFolder, rows: int) -> None: 
     """Set a padding token that the model embeds and, if it reads `pad_token_id`, treats as padding."""
     config, location = model_folder.config, model_folder.source.location
     config_id, tokenizer_id = config.pad_token_id, tokenizer.pad_token_id
-    counts_positions = model_folder.config.model_type == "roberta"
+    counts_positions = model_folder.family.counts_positions
     if (
         config_id is not None
         and (config_id >= rows or (counts_positions and config_id < 0))
-        and model_folder.family.first_token
+        and not model_folder.family.last_token
     ):
         raise UserError(
             f"config.json in the {location} has pad_token_id={config_id}, but the embeddings have {rows} rows"

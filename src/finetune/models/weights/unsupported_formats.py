@@ -7,12 +7,13 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from finetune.errors import UserError
-from finetune.models.transformers.families import FAMILIES
 
 ADAPTER_FILE = "adapter_config.json"
 SHARD = re.compile(r".+-\d{5}-of-\d{5}\.(safetensors|bin)")
 INDEX_SUFFIX = ".index.json"
 _TOKENIZER_AND_PROCESSOR = ("tokenizer.json", "tokenizer_config.json", "preprocessor_config.json")
+# Names of the first layers in transformers.
+_TRANSFORMERS_STEMS = frozenset({"embeddings", "embed_tokens", "embedder", "word_embeddings", "wte"})
 _ADAPTER_TENSOR = re.compile(r"(^|\.)(lora_[AB]|lora_embedding_[AB]|base_model\.model)\.")
 # Formats of other frameworks: file name pattern and name of the format.
 _FORMATS = (
@@ -122,9 +123,10 @@ def _missing_config_error(weights: str, location: str, evidence: str) -> UserErr
 
 
 def _find_transformers_stem(names: Collection[str]) -> str | None:
-    """Return the path of a transformers model's first layers that occurs in `names`; torchvision names have none."""
-    stems = [family.layout.stem.split()[0] for family in FAMILIES.values()]
-    for stem in [*stems, *dict.fromkeys(stem.partition(".")[2] for stem in stems)]:
-        if any(f".{stem}." in f".{name}" for name in names):
-            return stem
+    """Return the path of a transformers model's first layers in `names`; those of other libraries have none."""
+    for name in names:
+        parts = name.split(".")
+        index = next((index for index, part in enumerate(parts) if part in _TRANSFORMERS_STEMS), None)
+        if index is not None:
+            return ".".join(parts[: index + 1])
     return None
