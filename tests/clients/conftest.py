@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.clients.local_mode import LocalMode
+from tests.clients.recording_aws import REGION
+
 # The image is built once for all tests that need it.
 from tests.image.conftest import image as image
 
@@ -51,6 +54,25 @@ def quiet(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def compose(image: str) -> str:
     """The folder of docker-compose, once the engine has answered."""
     return program("docker-compose")
+
+
+@pytest.fixture(scope="module")
+def local_mode(
+    image: str,
+    compose: str,
+    environment_of: Callable[[str], Path],
+    quiet: dict[str, str],
+    tmp_path_factory: pytest.TempPathFactory,
+    worker_id: str,
+) -> LocalMode:
+    """Runs examples and other programs with the SDKs on this machine's engine."""
+    for sdk in ("sdk-v2", "sdk-v3"):
+        environment_of(sdk)
+    base = tmp_path_factory.getbasetemp()
+    lock = (base if worker_id == "master" else base.parent) / "local-mode.lock"
+    variables = {**quiet, "PATH": f"{compose}{os.pathsep}{quiet['PATH']}", "AWS_DEFAULT_REGION": REGION}
+    variables["AWS_EC2_METADATA_DISABLED"] = "true"
+    return LocalMode(image, tmp_path_factory.mktemp("local-mode"), lock, variables)
 
 
 def program(name: str) -> str:

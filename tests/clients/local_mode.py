@@ -67,14 +67,26 @@ class LocalMode:
 
     def run(self, example: str, channels: Mapping[str, str], *more: str, values: Sequence[str] = ()) -> LocalJob:
         """Run an example to its end in its own folder."""
-        sdk = example.split("/")[0]
-        folder = self.root / f"{sdk}-{len(list(self.root.iterdir()))}"
-        (folder / "temporary").mkdir(parents=True)
+        folder = self.new_folder(example.split("/")[0])
         command = [str(ROOT / "scripts" / "example"), example, "--image", self.image, "--local"]
         command += ["--output", f"file://{folder}", *more]
         command += [word for name, uri in channels.items() for word in ("--channel", f"{name}={uri}")]
         command += [word for value in values for word in ("--hyperparameter", value)]
-        variables = {**self.variables, "TMPDIR": str(folder / "temporary")}
+        return self._run(command, folder, {})
+
+    def run_program(self, program: Path, environment: Path, folder: Path, *arguments: str) -> LocalJob:
+        """Run a Python program that imports the examples, with the image as its first argument."""
+        command = [str(environment / "bin" / "python"), "-P", str(program), self.image, *arguments]
+        return self._run(command, folder, {"PYTHONPATH": str(ROOT / "scripts")})
+
+    def new_folder(self, prefix: str) -> Path:
+        """Make a folder for a job."""
+        folder = self.root / f"{prefix}-{len(list(self.root.iterdir()))}"
+        (folder / "temporary").mkdir(parents=True)
+        return folder
+
+    def _run(self, command: Sequence[str], folder: Path, variables: Mapping[str, str]) -> LocalJob:
+        variables = {**self.variables, **variables, "TMPDIR": str(folder / "temporary")}
         with self.lock.open("w") as lock, swept(folder):
             fcntl.flock(lock, fcntl.LOCK_EX)
             completed = subprocess.run(

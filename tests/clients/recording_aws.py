@@ -13,9 +13,10 @@ from typing import Any
 import requests
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server
+from werkzeug.wrappers import Response
 
 Environment = dict[str, Any]
-StartResponse = Callable[..., object]
+StartResponse = Callable[..., Callable[[bytes], object]]
 
 REGION = "eu-west-1"
 ACCOUNT = "123456789012"
@@ -26,6 +27,9 @@ TRUST = {
         {"Effect": "Allow", "Principal": {"Service": "sagemaker.amazonaws.com"}, "Action": "sts:AssumeRole"},
     ],
 }
+
+
+_DESCRIPTIONS = ("SageMaker.DescribeModel", "SageMaker.DescribeEndpoint")
 
 
 @dataclass
@@ -86,6 +90,8 @@ def recording_aws(host: str = "127.0.0.1") -> Iterator[RecordingAws]:
             aws.record(target, body)
             if b"Action=SimulatePrincipalPolicy" in body:
                 return _access_denied(start_response)
+            if target in _DESCRIPTIONS:
+                return _without_empty_objects(Response.from_app(backend, environment))(environment, start_response)
         answer = backend(environment, start_response)
         return answer
 
@@ -101,6 +107,13 @@ def recording_aws(host: str = "127.0.0.1") -> Iterator[RecordingAws]:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+def _without_empty_objects(response: Response) -> Response:
+    """Remove settings that were not requested, which AWS omits and SDK 3 refuses if they are empty."""
+    fields = json.loads(response.get_data())
+    response.set_data(json.dumps({name: value for name, value in fields.items() if value != {}}))
+    return response
 
 
 def _access_denied(start_response: StartResponse) -> Iterable[bytes]:

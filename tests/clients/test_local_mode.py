@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -32,24 +31,6 @@ ARTIFACT = {"artifact.json", "code/inference.py", "code/requirements.txt", "metr
 @pytest.fixture(scope="module")
 def train_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_images(tmp_path_factory.mktemp("images") / "train", 24)
-
-
-@pytest.fixture(scope="module")
-def local_mode(
-    image: str,
-    compose: str,
-    environment_of: Callable[[str], Path],
-    quiet: dict[str, str],
-    tmp_path_factory: pytest.TempPathFactory,
-    worker_id: str,
-) -> LocalMode:
-    for sdk in SDKS:
-        environment_of(sdk.replace("_", "-"))
-    base = tmp_path_factory.getbasetemp()
-    lock = (base if worker_id == "master" else base.parent) / "local-mode.lock"
-    variables = {**quiet, "PATH": f"{compose}{os.pathsep}{quiet['PATH']}", "AWS_DEFAULT_REGION": REGION}
-    variables["AWS_EC2_METADATA_DISABLED"] = "true"
-    return LocalMode(image, tmp_path_factory.mktemp("local-mode"), lock, variables)
 
 
 @pytest.fixture(scope="module")

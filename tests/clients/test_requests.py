@@ -202,20 +202,72 @@ def test_tuning(sent: Sent, sdk: str) -> None:
     assert [channel["ChannelName"] for channel in job["InputDataConfig"]] == ["train", "validation"]
 
 
-def test_deployment(sent: Sent) -> None:
-    (model,) = sent["sdk_v2"].sent("CreateModel")
-    image = f"763104351884.dkr.ecr.{REGION}.amazonaws.com/pytorch-inference:2.6.0-gpu-py312"
-    assert model["ExecutionRoleArn"] == ROLE
-    assert model["PrimaryContainer"] == {
-        "Image": image,
-        "ModelDataUrl": f"s3://{BUCKET}/model.tar.gz",
-        "Environment": {"SAGEMAKER_PROGRAM": "inference.py", "SAGEMAKER_SUBMIT_DIRECTORY": "/opt/ml/model/code"},
+def container_of(request: Request) -> Request:
+    """The only container of a model."""
+    containers: list[Request] = request.get("Containers") or [request["PrimaryContainer"]]
+    (container,) = containers
+    return {name: value for name, value in container.items() if value}
+
+
+def model_of(aws: RecordingAws, image: str, data: str, **more: object) -> Request:
+    """The request for a model by its container; of two equal ones the first."""
+    expected = {"Image": image, "ModelDataUrl": f"s3://{BUCKET}/{data}", **more}
+    requests = aws.sent("CreateModel")
+    found = [request for request in requests if container_of(request).items() >= expected.items()]
+    assert found, requests
+    assert found[0]["ExecutionRoleArn"] == ROLE
+    return found[0]
+
+
+def assert_deployed(aws: RecordingAws, model: Request) -> None:
+    """Check that an endpoint was requested for the model."""
+    configurations = {
+        request["ProductionVariants"][0]["ModelName"]: request for request in aws.sent("CreateEndpointConfig")
     }
-    (configuration,) = sent["sdk_v2"].sent("CreateEndpointConfig")
+    configuration = configurations[model["ModelName"]]
     (variant,) = configuration["ProductionVariants"]
-    assert (variant["ModelName"], variant["InstanceType"]) == (model["ModelName"], "ml.p3.2xlarge")
-    (endpoint,) = sent["sdk_v2"].sent("CreateEndpoint")
-    assert endpoint["EndpointConfigName"] == configuration["EndpointConfigName"]
+    assert (variant["InstanceType"], variant["InitialInstanceCount"]) == ("ml.p3.2xlarge", 1)
+    name = configuration["EndpointConfigName"]
+    assert [request for request in aws.sent("CreateEndpoint") if request["EndpointConfigName"] == name]
+
+
+@pytest.mark.parametrize("sdk", SDKS)
+def test_deployment(sent: Sent, sdk: str) -> None:
+    deployed = {
+        variant["ModelName"]
+        for request in sent[sdk].sent("CreateEndpointConfig")
+        for variant in request["ProductionVariants"]
+    }
+    (model,) = (
+        request
+        for request in sent[sdk].sent("CreateModel")
+        if request["ModelName"] in deployed
+        and container_of(request) == {"Image": IMAGE, "ModelDataUrl": f"s3://{BUCKET}/model.tar.gz"}
+    )
+    assert model["ExecutionRoleArn"] == ROLE
+    assert_deployed(sent[sdk], model)
+
+
+def test_deployment_in_the_image_of_aws(sent: Sent) -> None:
+    image = f"763104351884.dkr.ecr.{REGION}.amazonaws.com/pytorch-inference:2.6.0-gpu-py312"
+    handler = {"SAGEMAKER_PROGRAM": "inference.py", "SAGEMAKER_SUBMIT_DIRECTORY": "/opt/ml/model/code"}
+    assert_deployed(sent["sdk_v2"], model_of(sent["sdk_v2"], image, "model.tar.gz", Environment=handler))
+
+
+def test_multi_model_endpoint(sent: Sent) -> None:
+    assert_deployed(sent["sdk_v2"], model_of(sent["sdk_v2"], IMAGE, "models/", Mode="MultiModel"))
+
+
+def test_batch_transform(sent: Sent) -> None:
+    (request,) = sent["sdk_v2"].sent("CreateTransformJob")
+    names = [model["ModelName"] for model in sent["sdk_v2"].sent("CreateModel")]
+    assert request["ModelName"] in names
+    source = {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": f"s3://{BUCKET}/train"}}
+    assert request["TransformInput"] == {"DataSource": source, "ContentType": "application/x-image"}
+    assert request["TransformOutput"]["S3OutputPath"] == f"s3://{BUCKET}/batch_transform"
+    assert request["TransformOutput"]["Accept"] == "application/jsonlines"
+    assert request["BatchStrategy"] == "SingleRecord"
+    assert request["TransformResources"] == {"InstanceCount": 1, "InstanceType": "ml.p3.2xlarge"}
 
 
 @pytest.mark.parametrize("sdk", SDKS)
@@ -223,4 +275,5 @@ def test_every_example_is_tested(sent: Sent, sdk: str) -> None:
     covered = {
         request["OutputDataConfig"]["S3OutputPath"].rsplit("/", 1)[1] for request in sent[sdk].sent("CreateTrainingJob")
     }
-    assert set(examples_of(sdk)) - covered <= {"tune", "deploy"}
+    others = {"tune", "deploy", "deploy_aws_image", "multi_model", "batch_transform"}
+    assert set(examples_of(sdk)) - covered <= others

@@ -37,7 +37,7 @@ def served(model_dir: Path) -> Iterator[Endpoint]:
     """Serve an artifact while the block runs."""
     made = subprocess.run([ROOT / "scripts" / "environment", "serving"], stdout=subprocess.PIPE, text=True, check=True)
     python = f"{made.stdout.strip()}/bin/python"
-    # As set by AWS's toolkit before it starts its model server, and requested by `scripts/examples/sdk_v2/deploy.py`.
+    # As set by AWS's toolkit before it starts its model server, and requested by the example `deploy_aws_image`.
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     variables = {
         **inherited,
