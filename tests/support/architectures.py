@@ -35,7 +35,6 @@ TEXT_OPTIONS: Mapping[str, Mapping[str, object]] = {
     "bert": {},
     "bloom": {},
     "camembert": {},
-    "convbert": {},
     "deberta": {"relative_attention": True, "pos_att_type": ["c2p", "p2c"], "max_relative_positions": 8},
     "deberta-v2": {
         "relative_attention": True,
@@ -65,7 +64,8 @@ TEXT_OPTIONS: Mapping[str, Mapping[str, object]] = {
     "opt": {"hidden_size": 16, "word_embed_proj_dim": 8},
     "phi": {},
     "phi3": {},
-    "qwen2": {},
+    # Its tokenizer class adds a token.
+    "qwen2": {"vocab_size": len(WORDS) + 1},
     "qwen3": {"head_dim": 8},
     "rembert": {},
     "roberta": {},
@@ -75,11 +75,9 @@ TEXT_OPTIONS: Mapping[str, Mapping[str, object]] = {
     "t5": {"decoder_start_token_id": 0},
     "xlm-roberta": {},
     "xlm-roberta-xl": {},
-    "xlnet": {},
 }
 IMAGE_OPTIONS: Mapping[str, Mapping[str, object]] = {
     "beit": {},
-    "bit": {"embedding_size": 32, "hidden_sizes": [128, 128], "depths": [1, 1]},
     "convnext": {"patch_size": 4, "hidden_sizes": [8, 16], "depths": [2, 1], "num_stages": 2},
     "convnextv2": {"patch_size": 4, "hidden_sizes": [8, 16], "depths": [2, 1], "num_stages": 2},
     "data2vec-vision": {},
@@ -88,7 +86,6 @@ IMAGE_OPTIONS: Mapping[str, Mapping[str, object]] = {
     "dinov2_with_registers": {"num_register_tokens": 2},
     "focalnet": {"embed_dim": 8, "depths": [1, 1], "hidden_sizes": [8, 16], "patch_size": 4},
     "ijepa": {},
-    "mobilenet_v1": {"depth_multiplier": 0.25, "min_depth": 8},
     "mobilenet_v2": {"depth_multiplier": 0.25},
     "poolformer": {"hidden_sizes": [8, 16, 16, 16], "depths": [1, 1, 1, 1]},
     "regnet": {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "groups_width": 8},
@@ -108,8 +105,8 @@ def tiny_config(model_type: str) -> Any:  # noqa: ANN401 - its fields differ by 
     default: Any = AutoConfig.for_model(model_type)
     options = {**TEXT_OPTIONS, **IMAGE_OPTIONS}[model_type]
     vision = getattr(default, "vision_config", None)
-    unsized = {"depths"} & options.keys() or model_type == "xlnet"
-    allowed = {"image_size", "vocab_size", "d_model", "d_inner", "n_layer", "n_head"} if unsized else _SIZES.keys()
+    unsized = {"depths"} & options.keys()
+    allowed = {"image_size"} if unsized else _SIZES.keys()
     sizes = {name: _SIZES[name] for name in allowed if hasattr(default, name)}
     if model_type in LAST_TOKEN_TYPES:
         sizes |= {"pad_token_id": 3} if model_type == "modernbert-decoder" else {"pad_token_id": None}
@@ -150,3 +147,5 @@ LAST_TOKEN_TYPES = frozenset(
     }
 )
 """Architectures that classify the last token of a text, with a tokenizer without padding and special tokens."""
+UNDIVIDED_TYPES = frozenset({"bart", "modernbert-decoder", "poolformer", "squeezebert", "t5"})
+"""Architectures that cannot be split between their blocks."""

@@ -34,8 +34,64 @@ LAYOUTS: dict[str, ModelLayout] = {"deberta": _DEBERTA, "deberta-v2": _DEBERTA}
 # The head of most decoders is called `score`; these have the same head under another name.
 LAST_TOKEN_TYPES = frozenset({"ctrl", "modernbert-decoder"})
 # Architectures whose splits the tests compare with the whole model; others are checked when they are loaded.
-TESTED_TEXT_TYPES = ("bert", "distilbert", "roberta", "deberta", "deberta-v2", "electra", "gpt2")
-TESTED_IMAGE_TYPES = ("vit", "swin", "resnet")
+TESTED_TEXT_TYPES = frozenset(
+    {
+        "albert",
+        "bert",
+        "bloom",
+        "camembert",
+        "deberta",
+        "deberta-v2",
+        "distilbert",
+        "electra",
+        "ernie",
+        "eurobert",
+        "falcon",
+        "gemma",
+        "gemma2",
+        "gemma3_text",
+        "gpt2",
+        "gpt_neox",
+        "llama",
+        "mistral",
+        "modernbert",
+        "mpnet",
+        "nomic_bert",
+        "olmo2",
+        "opt",
+        "phi",
+        "phi3",
+        "qwen2",
+        "qwen3",
+        "rembert",
+        "roberta",
+        "roformer",
+        "smollm3",
+        "xlm-roberta",
+        "xlm-roberta-xl",
+    }
+)
+TESTED_IMAGE_TYPES = frozenset(
+    {
+        "beit",
+        "convnext",
+        "convnextv2",
+        "data2vec-vision",
+        "deit",
+        "dinov2",
+        "dinov2_with_registers",
+        "focalnet",
+        "ijepa",
+        "mobilenet_v2",
+        "regnet",
+        "resnet",
+        "siglip",
+        "swin",
+        "swinv2",
+        "vit",
+        "vit_msn",
+    }
+)
 # Heads with several classifiers, or inputs other than one text or image.
 UNSUPPORTED_TYPES = {
     "layoutlm": "needs the positions of words on a page",

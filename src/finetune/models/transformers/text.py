@@ -118,12 +118,27 @@ def _with_exact_groups(backbone: TextBackbone, model_folder: ModelFolder) -> Tex
         return backbone
     backbone.module.train(mode=False)
     inputs = _padded_example(config, backbone.expects.tokenizer.pad_token_id)
+    if not _masks_padding(backbone, inputs):
+        raise UserError(
+            f"The model in the {model_folder.source.location} (model_type={config.model_type!r}) is not supported: its"
+            " outputs depend on the padding of a text, and so on the other texts of a batch. Choose another"
+            " architecture, such as bert, roberta, modernbert or qwen3."
+        )
     if splits_exactly(backbone, inputs):
         return backbone
     undivided = replace(backbone, layout=undivided_layout(backbone.module, family.parts))
     if not splits_exactly(undivided, inputs):
         raise unsupported_structure_error(model_folder)
     return undivided
+
+
+def _masks_padding(backbone: TextBackbone, inputs: Mapping[str, Tensor]) -> bool:
+    """Return whether the last text of a padded batch has the same logits alone and without padding."""
+    length = int(inputs["attention_mask"][-1].sum())
+    with torch.no_grad():
+        logits = backbone.forward(inputs).logits[-1:]
+        alone = backbone.forward({name: tensor[-1:, :length] for name, tensor in inputs.items()}).logits
+    return torch.allclose(alone, logits, rtol=1e-3, atol=1e-4)
 
 
 def _example_tokens(config: Any) -> Tensor:  # noqa: ANN401 - its fields differ by architecture
