@@ -37,6 +37,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -365,9 +366,48 @@ def _load_transformers(folder: Path, artifact: Mapping[str, Any]) -> tuple[nn.Mo
     from transformers import AutoModelForImageClassification, AutoModelForSequenceClassification, AutoTokenizer
 
     texts = artifact["task"] == "text-classification"
+    if artifact["arguments"].get("pooling"):
+        return _PooledClassifier(folder, artifact["arguments"]), AutoTokenizer.from_pretrained(folder)
     family = AutoModelForSequenceClassification if texts else AutoModelForImageClassification
     module = family.from_pretrained(folder, local_files_only=True, use_safetensors=True, dtype=torch.float32)
     return module, AutoTokenizer.from_pretrained(folder, local_files_only=True) if texts else None
+
+
+class _PooledClassifier(nn.Module):
+    """Classifies pooled token states; the folder is one of sentence-transformers, with a classifier beside it."""
+
+    def __init__(self, folder: Path, arguments: Mapping[str, Any]) -> None:
+        from safetensors.torch import load_file
+        from transformers import AutoModel
+
+        super().__init__()
+        self.encoder = AutoModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
+        self.modes, self.normalize = arguments["pooling"], arguments["normalize"]
+        dense = [nn.Sequential(nn.Linear(i, o, bias=b), getattr(nn, name)()) for i, o, b, name in arguments["dense"]]
+        for index, layer in enumerate(dense):
+            tensors = load_file(folder / f"{index + 2}_Dense" / "model.safetensors")
+            layer[0].load_state_dict({name.removeprefix("linear."): tensor for name, tensor in tensors.items()})
+        head = load_file(folder / "classifier.safetensors")
+        self.classifier = nn.Linear(*reversed(head["classifier.weight"].shape))
+        self.classifier.load_state_dict({name.removeprefix("classifier."): value for name, value in head.items()})
+        self.dense = nn.Sequential(*dense)
+
+    def forward(self, attention_mask: Tensor, **inputs: Tensor) -> SimpleNamespace:
+        states = self.encoder(attention_mask=attention_mask, **inputs)[0]
+        vector = self.dense(torch.cat([_pool(states, attention_mask, mode) for mode in self.modes], dim=1))
+        vector = nn.functional.normalize(vector, dim=1) * vector.shape[1] ** 0.5 if self.normalize else vector
+        return SimpleNamespace(logits=self.classifier(vector))
+
+
+def _pool(states: Tensor, mask: Tensor, mode: str) -> Tensor:
+    weights = mask.unsqueeze(-1).to(states.dtype)
+    if mode == "cls":
+        return states[:, 0]
+    if mode == "lasttoken":
+        return states[torch.arange(len(states), device=states.device), mask.sum(1) - 1]
+    if mode == "max":
+        return states.masked_fill(weights == 0, torch.finfo(states.dtype).min).amax(dim=1)
+    return (states * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1e-9)
 
 
 def _decode_body(body: bytes | str, media_type: str, parameters: Iterable[str]) -> str:

@@ -83,7 +83,7 @@ def test_prefix_and_suffix_run_only_their_own_layers(backbone: Backbone) -> None
 def note_rows(name: str, called: set[str]) -> Callable[..., None]:
     """A hook that adds `name` if the output has two rows, one per record; position encodings run in both parts."""
 
-    def note(_module: nn.Module, _args: object, output: Any) -> None:
+    def note(_module: nn.Module, _args: object, output: Any) -> None:  # noqa: ANN401 - depends on the layer
         first = output if isinstance(output, Tensor) else next(iter(getattr(output, "values", output.__iter__)()))
         if first.shape[0] == 2:
             called.add(name)

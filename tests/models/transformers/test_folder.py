@@ -130,9 +130,9 @@ def test_sentence_embedding_model_gets_a_classifier(tmp_path: Path) -> None:
         "head",
     ]
     assert_is_partition(backbone)
-    assert length_of(backbone) == 512
+    assert length_of(backbone) == 256
     original = load_file(folder / WEIGHTS)["embeddings.word_embeddings.weight"].float()
-    assert torch.equal(backbone.module.state_dict()["bert.embeddings.word_embeddings.weight"], original)
+    assert torch.equal(backbone.module.state_dict()["encoder.embeddings.word_embeddings.weight"], original)
 
 
 def test_heads_of_other_tasks_are_ignored(bert: Path, tmp_path: Path) -> None:

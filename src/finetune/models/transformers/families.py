@@ -121,6 +121,7 @@ class TransformersFamily:
         token_types: whether its models accept token types, which mostly distinguish the two texts of a pair.
         counts_positions: whether positions are counted from the id of the padding token, as in RoBERTa.
         last_token: whether the head reads the last token that is not padding.
+        pooled: whether the head classifies pooled token states, see `PooledClassifier`.
         encoder_parts: names of the direct children of the encoder that have parameters.
     """
 
@@ -132,6 +133,7 @@ class TransformersFamily:
     token_types: bool = False
     counts_positions: bool = False
     last_token: bool = False
+    pooled: bool = False
     encoder_parts: tuple[str, ...] = ()
 
     @property
@@ -142,6 +144,8 @@ class TransformersFamily:
     @property
     def parts(self) -> ModelParts:
         """Encoder and classifier, for finding the layer groups."""
+        if self.pooled:
+            return ModelParts("", self.classifier, ("dropout",), stem_name="embeddings")
         is_text = self.task == "text-classification"
         return ModelParts(
             self.base,

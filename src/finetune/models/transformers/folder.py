@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,14 @@ from finetune.models.request import ModelRequest
 from finetune.models.torchvision.families import torchvision_names
 from finetune.models.transformers.families import TransformersFamily, UnsupportedModelError, describe_family
 from finetune.models.transformers.folder_weights import refuse_lfs_pointers
+from finetune.models.transformers.pooled import PooledClassifierBuilder
+from finetune.models.transformers.sentence_folder import SentencePooling, read_sentence_pooling
 from finetune.models.weights.locate import missing_weights_error
 from finetune.models.weights.sources import CONFIG_FILE, Source, read_json
 from finetune.models.weights.unsupported_formats import refuse_adapter, timm_folder_error
 
 _TEXT_FILES = ("*.json", "*.txt", "*.model")
-_WEIGHTS = ("model.safetensors", "model-*.safetensors")
+_WEIGHTS = ("model.safetensors", "model-*.safetensors", "*_Dense/*")
 _PICKLED_WEIGHTS = ("pytorch_model.bin", "pytorch_model-*.bin")
 # Limits on a configuration, checked before anything of that size is allocated; existing models are far below.
 MAX_CLASSES = 100_000
@@ -72,6 +74,7 @@ class ModelFolder:
         model_class: transformers class of the classifier.
         family: structure of the model.
         config: transformers' configuration object; its fields differ by architecture.
+        pooling: what follows the encoder, if the folder is one of sentence-transformers.
     """
 
     source: Source
@@ -79,6 +82,7 @@ class ModelFolder:
     model_class: Any
     family: TransformersFamily
     config: Any
+    pooling: SentencePooling | None = None
 
 
 def open_model_folder(request: ModelRequest, source: Source) -> ModelFolder:
@@ -93,11 +97,27 @@ def open_model_folder(request: ModelRequest, source: Source) -> ModelFolder:
     refuse_adapter(folder, source.location)
     _check_config_file(folder, source, request)
     config = _load_config(folder, source)
+    pooling = _read_pooling(folder, config, source, request)
+    if pooling is not None:
+        from transformers import MODEL_MAPPING
+
+        encoders: Any = MODEL_MAPPING
+        builder = PooledClassifierBuilder(encoders[type(config)], pooling)
+        family = _describe_family(config, builder, source, request.task)
+        return ModelFolder(source, folder, builder, replace(family, pooled=True), config, pooling)
     model_class = _class_mapping(request.task)[type(config)]
     if isinstance(model_class, tuple):
         # The others have a second classifier, trained by distillation.
         model_class = model_class[0]
     return ModelFolder(source, folder, model_class, _describe_family(config, model_class, source, request.task), config)
+
+
+def _read_pooling(folder: Path, config: Any, source: Source, request: ModelRequest) -> SentencePooling | None:  # noqa: ANN401 - untyped in transformers
+    """Read the pooling of a sentence-transformers folder; None if its configuration is that of a classifier."""
+    is_classifier = any("ForSequenceClassification" in str(name) for name in config.architectures or ())
+    if request.task != "text-classification" or is_classifier:
+        return None
+    return read_sentence_pooling(folder, source.location)
 
 
 def _class_mapping(task: TaskName) -> Any:  # noqa: ANN401 - untyped in transformers

@@ -34,7 +34,7 @@ from finetune.models.transformers.folder import (
     quiet,
     unusable_config_error,
 )
-from finetune.models.transformers.folder_weights import FolderWeights, read_folder_weights
+from finetune.models.transformers.folder_weights import read_folder_weights
 from finetune.models.weights.loading_report import (
     MISSING,
     LoadingReport,
@@ -141,6 +141,7 @@ def _load_pretrained(
     source, config, family = model_folder.source, model_folder.config, model_folder.family
     weights_file = getattr(config, "transformers_weights", None)
     folder_weights = read_folder_weights(model_folder.folder, source.location, weights_file, family.base)
+    tensors = {**folder_weights.tensors, **(model_folder.pooling.tensors if model_folder.pooling else {})}
     config_head = read_head(model_folder)
     if config_head.uncertain and (not request.trained or request.spec.reinitialize_top_layer == "false"):
         rows_to_keep(config_head, request)
@@ -149,11 +150,11 @@ def _load_pretrained(
     if config_labels is not None and source.labels is None:
         # With label2id alone, transformers assumes two classes.
         config.id2label = dict(enumerate(config_labels))
-    if not _classifier_matches_config(request, model_folder, folder_weights.tensors):
+    if not _classifier_matches_config(request, model_folder, tensors):
         _set_config_classes(config, request)
-    _check_dtypes(folder_weights, source.location)
-    _check_claimed_size(model_folder, folder_weights.tensors)
-    model, layout, report = _load_tensors(request, model_folder, folder_weights.tensors, find)
+    _check_dtypes(tensors, source.location)
+    _check_claimed_size(model_folder, tensors)
+    model, layout, report = _load_tensors(request, model_folder, tensors, find)
     if report.body_faults:
         raise _mismatch_error(model_folder, report)
     root = family.classifier.partition(".")[0]
@@ -217,9 +218,9 @@ def _classifier_matches_config(request: ModelRequest, model_folder: ModelFolder,
     return len(weight) == classes
 
 
-def _check_dtypes(folder_weights: FolderWeights, location: str) -> None:
+def _check_dtypes(tensors: StateDict, location: str) -> None:
     """Refuse tensors whose values would be misread, such as integers of quantized weights."""
-    reasons = {name: dtype_fault(tensor, floating=True) for name, tensor in folder_weights.tensors.items()}
+    reasons = {name: dtype_fault(tensor, floating=True) for name, tensor in tensors.items()}
     dtype_faults = {name: reason for name, reason in reasons.items() if reason is not None and not is_harmless(name)}
     if dtype_faults:
         raise UserError(

@@ -20,6 +20,7 @@ from finetune.models.structure import undivided_layout
 from finetune.models.transformers.families import TESTED_TEXT_TYPES
 from finetune.models.transformers.folder import ModelFolder, quiet, unsupported_structure_error
 from finetune.models.transformers.load import load_model
+from finetune.models.transformers.pooled import PooledClassifier
 from finetune.models.transformers.tokenizer import load_tokenizer, token_type_count
 from finetune.models.weights.state_files import separate_tensors
 
@@ -73,6 +74,8 @@ class TextBackbone:
 
     def describe(self) -> ModelDescription:
         """Return the transformers class that loads the saved folder."""
+        if isinstance(self.module, PooledClassifier):
+            return ModelDescription("transformers", type(self.module.encoder).__name__, self.module.layout.arguments)
         return ModelDescription("transformers", type(self.module).__name__)
 
     def save(self, folder: Path) -> None:
@@ -114,7 +117,7 @@ def _with_exact_groups(backbone: TextBackbone, model_folder: ModelFolder) -> Tex
         UserError: the model cannot be split before its head either.
     """
     family, config = model_folder.family, model_folder.config
-    if config.model_type in TESTED_TEXT_TYPES:
+    if config.model_type in TESTED_TEXT_TYPES and not family.pooled:
         return backbone
     backbone.module.train(mode=False)
     inputs = _padded_example(config, backbone.expects.tokenizer.pad_token_id)
@@ -166,6 +169,8 @@ def _max_length(request: ModelRequest, tokenizer: PreTrainedTokenizerBase, model
     if max_length is None and isinstance(artifact_length, int) and 0 < artifact_length <= (limit or artifact_length):
         return artifact_length
     tokenizer_length = int(tokenizer.model_max_length)
+    if model_folder.pooling is not None and model_folder.pooling.max_length is not None:
+        tokenizer_length = min(tokenizer_length, model_folder.pooling.max_length)
     if max_length is None:
         # Evaluation without training uses the same maximum length as transformers, regardless of the cost.
         default = (

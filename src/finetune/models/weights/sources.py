@@ -140,6 +140,18 @@ def read_json(path: Path, location: str) -> dict[str, object]:
     Raises:
         UserError: the file is unreadable, too large, nested too deeply, or not a JSON object.
     """
+    value = read_json_value(path, location)
+    if not isinstance(value, dict):
+        raise UserError(f"{path.name} in the {location} is not a JSON object.")
+    return value
+
+
+def read_json_value(path: Path, location: str) -> object:
+    """Read any value in a JSON file of at most `MAX_JSON_BYTES`.
+
+    Raises:
+        UserError: the file is unreadable, too large, or nested too deeply.
+    """
     try:
         size = path.stat().st_size
         if size > MAX_JSON_BYTES:
@@ -147,15 +159,13 @@ def read_json(path: Path, location: str) -> dict[str, object]:
                 f"{path.name} in the {location} has {size} bytes, more than the {MAX_JSON_BYTES} allowed: provide the"
                 " file as save_pretrained() or an earlier job wrote it."
             )
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value: object = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         if file_type(path) == "Git LFS pointer":
             raise UserError(str(describe_wrong_content(path))) from error
         raise UserError(f"{path.name} in the {location} cannot be read: {error}.") from error
     except RecursionError as error:
         raise UserError(f"{path.name} in the {location} cannot be read: it is nested too deeply.") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{path.name} in the {location} is not a JSON object.")
     return value
 
 
