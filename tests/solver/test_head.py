@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from finetune.solver.head import DEFAULT_STRENGTH, STRENGTHS, StrengthResult, solve_head
+from finetune.solver.head import DEFAULT_STRENGTH, STRENGTHS, StrengthResult, best_solution, solve_head
 
 
 def clusters(count: int, width: int, classes: int, noise: float, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -31,12 +31,14 @@ def test_the_head_is_that_of_scikit_learn_for_the_features_as_given() -> None:
 
 
 @pytest.mark.parametrize("noise", [0.3, 4.0])
-def test_the_chosen_strength_has_the_lowest_loss(noise: float) -> None:
+def test_the_chosen_strength_has_the_highest_accuracy(noise: float) -> None:
     features, targets = clusters(100, 20, 5, noise)
     seen: list[StrengthResult] = []
     solution = solve_head(features, targets, exclusive=True, report=seen.append)
     assert tuple(seen) == solution.path
-    assert solution.strength == min(solution.path, key=lambda row: row.cv_loss).strength
+    best = min(solution.path, key=lambda row: (-row.cv_accuracy, row.cv_loss))
+    assert solution.strength == best.strength
+    assert max(row.cv_accuracy for row in solution.path) == best.cv_accuracy
     assert [row.strength for row in solution.path] == list(STRENGTHS[: len(solution.path)])
 
 
@@ -128,6 +130,29 @@ def test_constant_features_have_no_weight() -> None:
     assert head.weight[:, 4].tolist() == [0.0] * 3
     alone = solve_head(features, targets, exclusive=True).head
     torch.testing.assert_close(head.weight[:, :4], alone.weight, rtol=0, atol=1e-9)
+
+
+def test_the_loss_chooses_between_equally_accurate_strengths() -> None:
+    """Otherwise classes that are easily separated would be predicted with even probabilities."""
+    features, targets = clusters(60, 8, 3, 0.05)
+    solution = solve_head(features, targets, exclusive=True)
+    assert solution.path[0].cv_accuracy == 1.0
+    assert solution.strength < 1.0
+    assert solution.head.logits(features.double()).softmax(1).max(1).values.min() > 0.9
+
+
+def test_the_loss_alone_chooses_for_independent_labels() -> None:
+    features, targets = clusters(80, 8, 4, 2.0)
+    labels = torch.stack([targets[:, 0], targets[:, 0] + targets[:, 1]], dim=1)
+    solution = solve_head(features, labels, exclusive=False)
+    assert solution.strength == min(solution.path, key=lambda row: row.cv_loss).strength
+
+
+def test_the_best_solution_has_the_highest_accuracy() -> None:
+    features, targets = clusters(100, 20, 5, 2.0)
+    noise = torch.from_numpy(np.random.default_rng(0).normal(size=(100, 20)))
+    solutions = [solve_head(values, targets, exclusive=True) for values in (noise, features, features)]
+    assert best_solution(solutions) == 1
 
 
 def test_the_same_bits_on_repetition() -> None:

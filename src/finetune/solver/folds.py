@@ -67,7 +67,8 @@ def strata_of(targets: NDArray[np.floating], *, exclusive: bool) -> NDArray[np.i
         exclusive: whether each record has exactly one class.
     """
     if exclusive:
-        return targets.argmax(axis=1).astype(np.int64)
+        classes: NDArray[np.int64] = targets.argmax(axis=1).astype(np.int64)
+        return classes
     counts: NDArray[np.floating] = targets.sum(axis=0)
     rarity = np.where(targets > 0.5, counts, np.inf)
     strata: NDArray[np.int64] = np.where(targets.any(axis=1), rarity.argmin(axis=1), targets.shape[1]).astype(np.int64)

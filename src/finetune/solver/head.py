@@ -133,6 +133,12 @@ def solve_head(  # noqa: PLR0913  # by keyword
         return Solution(head, strength, tuple(path.results), path.estimate())
 
 
+def best_solution(solutions: Sequence[Solution]) -> int:
+    """Return the index of the best of several solutions for the same records, the first if several are equal."""
+    results = [next((row for row in it.path if row.strength == it.strength), None) for it in solutions]
+    return _best([(row.cv_accuracy, row.cv_loss) if row is not None else (0.0, 0.0) for row in results])
+
+
 class _CrossValidation:
     """Follows the strengths from strong to weak in all folds; each solution is the first guess of the next."""
 
@@ -165,14 +171,20 @@ class _CrossValidation:
             count = sizes(self._folds.held_out)
             self.results.append(StrengthResult(strength, sum(losses) / count, sum(correct) / count))
             report(self.results[-1])
-            if len(self.results) - 1 - _first_lowest([result.cv_loss for result in self.results]) >= _PATIENCE:
+            if len(self.results) - 1 - _best([(0.0, row.cv_loss) for row in self.results]) >= _PATIENCE:
                 return
 
     def best(self) -> float:
-        """Return the strength with the lowest loss, the strongest if several have it."""
+        """Return the strength with the highest accuracy, then the lowest loss, then the strongest.
+
+        For independent labels, of which all are rarely correct, only the loss counts.
+        """
         if not self.results:
             return DEFAULT_STRENGTH
-        return self.results[_first_lowest([result.cv_loss for result in self.results])].strength
+        return self.results[_best([self._rank(row.cv_accuracy, row.cv_loss) for row in self.results])].strength
+
+    def _rank(self, accuracy: float, loss: float) -> tuple[float, float]:
+        return (accuracy if self._problem.exclusive else 0.0, loss)
 
     def estimate(self) -> Estimate | None:
         """Return the quality of each fold with the strength that is best in the others.
@@ -182,10 +194,13 @@ class _CrossValidation:
         """
         if not self.results:
             return None
-        loss, correct = 0.0, 0
+        loss, correct, several = 0.0, 0, len(self._folds.held_out) > 1
         for fold in range(len(self._folds.held_out)):
-            others = [sum(losses) - losses[fold] * (len(losses) > 1) for losses in self._losses]
-            chosen = _first_lowest(others)
+            others = [
+                self._rank(sum(hits) - several * hits[fold], sum(losses) - several * losses[fold])
+                for hits, losses in zip(self._correct, self._losses, strict=True)
+            ]
+            chosen = _best(others)
             loss += self._losses[chosen][fold]
             correct += self._correct[chosen][fold]
         count = sizes(self._folds.held_out)
@@ -194,8 +209,9 @@ class _CrossValidation:
         return Estimate(loss / count, accuracy, error, count, len(self._folds.held_out))
 
 
-def _first_lowest(values: Sequence[float]) -> int:
-    return min(range(len(values)), key=lambda index: values[index])
+def _best(ranks: Sequence[tuple[float, float]]) -> int:
+    """Return the first index with the highest accuracy, and among those with the lowest loss."""
+    return min(range(len(ranks)), key=lambda index: (-ranks[index][0], ranks[index][1]))
 
 
 def _standardize(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
