@@ -70,6 +70,10 @@ class TinyBackbone:
             for name, modules in groups.items()
         )
 
+    @property
+    def classifier(self) -> nn.Linear:
+        return self.module.head
+
     def forward(self, inputs: Mapping[str, Tensor]) -> Outputs:
         return Outputs(self.module((inputs["pixels"].float() / 255 - 0.5) / 0.25))
 

@@ -266,6 +266,11 @@ class Backbone(Protocol):
         """Return the ordered partition of the model from input to head; the last group is named `head`."""
         ...
 
+    @property
+    def classifier(self) -> nn.Linear:
+        """The last layer of the head, which computes the logits; some models give it no bias."""
+        ...
+
     def forward(self, inputs: Mapping[str, Tensor]) -> Outputs:
         """Run the model.
 

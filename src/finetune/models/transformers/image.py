@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from finetune.errors import UserError
 from finetune.models.backbone import ImageInput, LayerGroup, LoadedWeights, ModelDescription, Outputs, SplitModel
+from finetune.models.heads import get_linear
 from finetune.models.layer_groups import ModelLayout, layer_groups
 from finetune.models.preprocessing import Normalizer, input_from_artifact, with_depth, with_size
 from finetune.models.request import ModelRequest
@@ -54,6 +55,11 @@ class ImageBackbone:
     def layer_groups(self) -> tuple[LayerGroup, ...]:
         """Return the ordered partition from the first layer to the head."""
         return self._groups
+
+    @property
+    def classifier(self) -> nn.Linear:
+        """The last layer of the head, which computes the logits."""
+        return get_linear(self.module, self.layout.classifier)
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Outputs:
         """Compute logits for `pixels`, uint8 `[batch, 3, size, size]`."""

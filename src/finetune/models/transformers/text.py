@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from finetune.errors import UserError
 from finetune.models.backbone import LayerGroup, LoadedWeights, ModelDescription, Outputs, SplitModel, TextInput
+from finetune.models.heads import get_linear
 from finetune.models.layer_groups import ModelLayout, layer_groups
 from finetune.models.request import ModelRequest
 from finetune.models.splitting.exactness import splits_exactly
@@ -54,6 +55,11 @@ class TextBackbone:
     def layer_groups(self) -> tuple[LayerGroup, ...]:
         """Return the ordered partition from the embeddings to the head."""
         return self._groups
+
+    @property
+    def classifier(self) -> nn.Linear:
+        """The last layer of the head, which computes the logits."""
+        return get_linear(self.module, self.layout.classifier)
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Outputs:
         """Compute logits for `input_ids`, `attention_mask` and optional `token_type_ids`, int64 `[batch, length]`."""
