@@ -54,6 +54,11 @@ def test_rules_name_declared_hyperparameters() -> None:
             {"strategy": "feature_extraction", "learning_rate": "0.1", "head_learning_rate": "0.2"},
             "learning_rate has no",
         ),
+        ({"head_solver": "lbfgs"}, "head_solver has no effect: only strategy='feature_extraction' uses it."),
+        (
+            {"strategy": "feature_extraction", "head_solver": "lbfgs", "epochs": "3", "dropout": "0.1"},
+            "epochs, dropout have no effect: head_solver='lbfgs' solves the head without gradient steps.",
+        ),
         ({"augmentation": "none", "augmentation_views": "4"}, "augmentation_views has no effect: augmentation='none'"),
         ({"feature_cache": "off", "augmentation_views": "4"}, "augmentation_views has no effect: feature_cache="),
         ({"multi_label": "true", "top_k": "3"}, "top_k has no effect: top-k accuracy"),
@@ -77,6 +82,8 @@ def test_unused_hyperparameter_is_reported(raw: dict[str, str], note: str) -> No
         {"lr_schedule": "exponential", "lr_factor": "0.5"},
         {"task": "image-classification", "label_column": "class"},
         {"strategy": "feature_extraction", "learning_rate": "0.1"},
+        {"strategy": "feature_extraction", "head_solver": "lbfgs", "class_weights": "balanced"},
+        {"strategy": "feature_extraction", "head_solver": "sgd", "epochs": "3"},
         {"early_stopping_patience": "2", "early_stopping_min_epochs": "3"},
     ],
 )

@@ -22,6 +22,10 @@ def test_rules_name_declared_hyperparameters() -> None:
         ({"lr_schedule": "step", "lr_step_epochs": "0,10"}, "lr_step_epochs must be above 0 and ascending"),
         ({"strategy": "from_scratch", "reinitialize_top_layer": "false"}, "strategy='from_scratch' initializes"),
         ({"strategy": "evaluate", "reinitialize_top_layer": "true"}, "strategy='evaluate' does not train"),
+        (
+            {"strategy": "feature_extraction", "head_solver": "lbfgs", "compile": "true"},
+            "head_solver='lbfgs' takes no training steps",
+        ),
         ({"label_column": "a", "text_column": "a"}, "label_column, text_column and text_pair_column must"),
     ],
 )

@@ -25,6 +25,7 @@ RecordParts = Literal["auto", "escaped", "plain"]
 Resume = Literal["auto", "never", "required"]
 RuleAction = Literal["log", "stop"]
 BestMetricName = Literal["auto", "accuracy", "macro_f1", "micro_f1", "loss", "auc", "target", "none"]
+HeadSolverName = Literal["auto", "lbfgs", "sgd"]
 
 
 class Section(BaseModel):
@@ -153,6 +154,12 @@ class StrategySpec(Section):
     )
     layer_decay: float = Field(
         1.0, gt=0, le=1, description="Learning rate factor from each layer group to the one below it."
+    )
+    head_solver: HeadSolverName = Field(
+        "auto",
+        description="For `feature_extraction`: solve the head by L-BFGS with a cross-validated regularization strength "
+        "(lbfgs) or train it in epochs of gradient steps (sgd). auto solves it unless a hyperparameter is set that "
+        "only gradient steps use, such as epochs, or the features cannot be kept.",
     )
 
     @property

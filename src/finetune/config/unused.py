@@ -72,6 +72,8 @@ def _only_head_lr_applies(spec: JobSpec) -> bool:
     return spec.strategy.trains_head_only and spec.optimization.head_learning_rate is not None
 
 
+GRADIENT_HYPERPARAMETERS = (*_names_in(OptimizationSpec, "class_weights"), "dropout", "compile")
+"""Hyperparameters that have an effect only if the head is trained by gradient steps."""
 _IMAGE_HYPERPARAMETERS = ("image_size", "augmentation", "augmentation_views", "image_column")
 _TEXT_HYPERPARAMETERS = ("max_length", "group_by_length", "text_column", "text_pair_column", "header")
 _IMAGES_ONLY = "it applies to images, and the task is text-classification"
@@ -92,6 +94,14 @@ UNUSED_IN_SPEC: tuple[UnusedRule[JobSpec], ...] = (
     ),
     UnusedRule(("unfrozen_groups",), lambda spec: spec.strategy.name != "partial", "only strategy='partial' uses it"),
     UnusedRule(("layer_decay",), lambda spec: spec.strategy.trains_head_only, "only the head is trained"),
+    UnusedRule(
+        ("head_solver",), lambda spec: not spec.strategy.trains_head_only, "only strategy='feature_extraction' uses it"
+    ),
+    UnusedRule(
+        GRADIENT_HYPERPARAMETERS,
+        lambda spec: spec.strategy.trains_head_only and spec.strategy.head_solver == "lbfgs",
+        "head_solver='lbfgs' solves the head without gradient steps",
+    ),
     UnusedRule(("learning_rate",), _only_head_lr_applies, "only the head is trained, and head_learning_rate is set"),
     UnusedRule(("lr_step_epochs",), lambda spec: spec.optimization.lr_schedule != "step", "lr_schedule is not 'step'"),
     UnusedRule(("lr_step_epochs",), _all_lr_steps_too_late, "the job ends before or at the first of them"),

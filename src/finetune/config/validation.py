@@ -85,6 +85,11 @@ CONTRADICTIONS = (
         " Remove one.",
     ),
     Contradiction(
+        frozenset({"compile", "head_solver", "strategy"}),
+        lambda spec: spec.run.compile and spec.strategy.trains_head_only and spec.strategy.head_solver == "lbfgs",
+        "head_solver='lbfgs' takes no training steps that compile=true could speed up: remove one.",
+    ),
+    Contradiction(
         frozenset({"target_precision", "target_recall"}),
         lambda spec: spec.observe.target_precision is not None and spec.observe.target_recall is not None,
         "target_precision and target_recall cannot both be set: one threshold cannot guarantee both. Remove one.",
