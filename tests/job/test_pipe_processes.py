@@ -37,6 +37,7 @@ FROM_SCRATCH = {
     "workers": "1",
 }
 HEAD = {"strategy": "feature_extraction", "batch_size": "8", "shuffle_buffer": "7", "epochs": "2", "workers": "1"}
+SOLVED = {"strategy": "feature_extraction", "head_solver": "lbfgs", "shuffle_buffer": "7", "workers": "1"}
 SIZES = (1, 2, 3)
 PARTS = ("model/model.safetensors", "output/data/validation_predictions.csv")
 
@@ -50,7 +51,7 @@ def run_cases(world: World, folder: Path) -> None:
 
 
 def prepare_cases(folder: Path, artifact: Path) -> list[PipeFeeder]:
-    """Lay out a job without a first pass, one with it and with records held out, and one that trains a head."""
+    """Lay out jobs: without a first pass, with it and with records held out, with a trained and with a solved head."""
     train, validation = image_records(folder / "train", 12), image_records(folder / "validation", 5, 100)
     channels = (train, rename_channel(validation, "validation"))
     known = {"class_names": ",".join(NAMES), "num_training_samples": "36"}
@@ -58,6 +59,7 @@ def prepare_cases(folder: Path, artifact: Path) -> list[PipeFeeder]:
         "1": piped_request(channels, {**FROM_SCRATCH, **known, "epochs": "1"}),
         "2": piped_request((train,), {**FROM_SCRATCH, "epochs": "1", "validation_fraction": "0.3"}),
         "3": piped_request((*channels, Channel("model", artifact)), HEAD),
+        "4": piped_request((*channels, Channel("model", artifact)), SOLVED),
     }
     feeders = []
     for size in SIZES:
@@ -73,7 +75,7 @@ def test_processes_do_not_change_a_bit(tmp_path: Path, artifact: Path) -> None:
     finally:
         for feeder in feeders:
             feeder.kill()
-    for case in ("1", "2", "3"):
+    for case in ("1", "2", "3", "4"):
         contents = {tuple((tmp_path / str(size) / case / part).read_bytes() for part in PARTS) for size in SIZES}
         assert len(contents) == 1, case
 

@@ -25,6 +25,7 @@ SIZES = (2, 4)
 HOSTS = ("algo-1", "algo-2")
 COMMON = {"batch_size": "8", "epochs": "1", "shuffle_buffer": "7", "virtual_devices": "4", "workers": "1"}
 FROM_SCRATCH = {**COMMON, "model_name": "resnet18", "strategy": "from_scratch", "image_size": "32"}
+SOLVED = {"strategy": "feature_extraction", "head_solver": "lbfgs", "workers": "1", "virtual_devices": "4"}
 PARTS = ("model/model.safetensors", "output/data/validation_predictions.csv")
 
 
@@ -62,7 +63,9 @@ def test_hosts_with_their_own_records(tmp_path: Path, artifact: Path) -> None:
     cases = {
         "file-head": piped_request((*files, model), {**COMMON, "strategy": "feature_extraction"}),
         "file-split": piped_request(files[:1], {**FROM_SCRATCH, "validation_fraction": "0.25"}),
+        "file-solved": piped_request((*files, model), SOLVED),
         "pipe": piped_request((train, validation), FROM_SCRATCH),
+        "pipe-solved": piped_request((train, validation, model), SOLVED),
     }
     feeders = []
     for size in SIZES:
@@ -82,6 +85,8 @@ def test_hosts_with_their_own_records(tmp_path: Path, artifact: Path) -> None:
         with (roots[0] / PARTS[1]).open(encoding="utf-8", newline="") as file:
             keys = [next(iter(row.values())) for row in csv.DictReader(file)]
         assert len(set(keys)) == len(keys) == metrics["validation"]["records"]
-        if name != "file-split":
+        if name in {"file-solved", "pipe-solved"}:
+            assert metrics["job"]["head_solver"]["records"] == 54
+        elif name != "file-split":
             # The first host has 36 of 54 records, and makes batches of 4; the second one runs out of records.
             assert (metrics["job"]["steps"], len(keys)) == (9 * int(COMMON["epochs"]), 23)

@@ -45,6 +45,11 @@ class CacheBudget:
             disk_bytes = min(disk_bytes, max(0, limit - memory_bytes - used_bytes))
         return memory_bytes, disk_bytes
 
+    def holds(self, required_bytes: int) -> bool:
+        """Return whether memory, and that of the device, has room for more features in addition to the cache."""
+        on_device = self.device.type == "cpu" or required_bytes <= self._on_device()
+        return on_device and required_bytes <= self.memory_bytes()
+
     def divided(self, copies: int) -> CacheBudget:
         """Return the part of the budget for one of the processes of the host that cache for themselves."""
         return replace(self, copies=copies)

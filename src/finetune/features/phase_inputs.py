@@ -135,6 +135,10 @@ class CachedInputProvider:
         """Whether every process trains whole batches in all phases, so that virtual devices do not matter."""
         return all(self.trains_replicated(phase) for phase in self._cache_plan.plan.phases)
 
+    def holds(self, required_bytes: int) -> bool:
+        """Return whether every process has room for more features in memory; all of them call this together."""
+        return not self._world.any(not self._budget.holds(required_bytes))
+
     @property
     def records(self) -> BatchSource:
         """Batches of the training records themselves."""

@@ -1,14 +1,15 @@
-"""Observer that logs the progress and the metrics of training."""
+"""Observers that log the progress and the metrics of training, in epochs or of a solved head."""
 
 from __future__ import annotations
 
 import logging
+import time
 
 from torch import Tensor
 
 from finetune.config.hyperparameters import RunSpec
 from finetune.job.loaders import Loaders
-from finetune.monitoring.metric_lines import metric_line
+from finetune.monitoring.metric_lines import metric_line, solved_line
 from finetune.monitoring.progress import ProgressLogger, format_duration
 from finetune.monitoring.waiting import DataWait, waiting_line
 from finetune.runtime.threads import usable_cores
@@ -63,3 +64,33 @@ class LogObserver:
         line = waiting_line(epoch, DataWait(waited, seconds, size, usable_cores(), is_set))
         if line:
             logger.info("%s", line)
+
+
+class SolvedHeadLogObserver:
+    """Logs the metrics of a solved head, and updates the run history."""
+
+    def __init__(self, history: RunHistoryFile) -> None:
+        self._history = history
+        self._started = 0.0
+
+    def epoch_begins(self, state: TrainingState, phase: Phase) -> None:
+        """End the start of the job: the pass over the records begins."""
+        del phase
+        self._started = time.monotonic()
+        self._history.step_done(state.progress.step)
+
+    def step_done(self, state: TrainingState, loss: Tensor) -> None:
+        """Log the time of the pass and of the solve."""
+        del loss
+        self._history.step_done(state.progress.step)
+        solution = state.history.solution
+        if solution is not None:
+            seconds = format_duration(time.monotonic() - self._started)
+            logger.info(
+                "solved the head on %d records in %s: strength=%.4f", solution["records"], seconds, solution["strength"]
+            )
+
+    def epoch_done(self, epoch: int, row: EpochMetrics, history: list[EpochMetrics]) -> None:
+        """Log the metrics."""
+        del epoch, history
+        logger.info("%s", solved_line(row))

@@ -74,6 +74,8 @@ def job_summary(
             **exported_weights(state),
             "history": state.history.rows,
         }
+        if state.history.solution is not None:
+            summary["head_solver"] = {"name": "lbfgs", **state.history.solution}
     return summary
 
 
@@ -82,6 +84,8 @@ def exported_weights(state: TrainingState) -> dict[str, object]:
 
     The epoch is `None` if the job was stopped within one.
     """
+    if state.history.solution is not None:
+        return {"exported_weights": "solved head", "exported_epoch": None}
     if state.best.weights:
         return {"exported_weights": "best epoch", "exported_epoch": state.best.epoch + 1}
     if state.progress.step_in_epoch:
@@ -92,6 +96,8 @@ def exported_weights(state: TrainingState) -> dict[str, object]:
 def exported_line(state: TrainingState) -> str:
     """One log line about the exported weights, with their validation metrics and those of the last epoch."""
     progress, best, rows = state.progress, state.best, state.history.rows
+    if (solution := state.history.solution) is not None:
+        return f"Exported weights: the head solved with strength={solution['strength']:.4f}."
     if best.weights:
         line = f"Exported: epoch {best.epoch + 1} of {len(rows)} by validation"
         line = f"{line} {describe_epoch(rows[best.epoch], best.metric)}"
@@ -280,8 +286,7 @@ def _facts(job: PreparedJob) -> dict[str, str]:
         "network": f"{job.backbone.name}, {job.backbone.expects.describe()}",
         "weights": weights.summary,
         "strategy": spec.strategy.name,
-        "optimizer": f"{spec.optimization.optimizer}, {spec.optimization.lr_schedule} schedule",
-        "batch": f"{spec.optimization.batch_size} x {spec.optimization.gradient_accumulation_steps}",
+        **_optimizer_facts(job),
         "device": f"{job.numerics.device}, {job.numerics.name}",
         "validation": "split off train"
         if job.inputs.split
@@ -291,8 +296,19 @@ def _facts(job: PreparedJob) -> dict[str, str]:
     }
 
 
+def _optimizer_facts(job: PreparedJob) -> dict[str, str]:
+    optimization = job.spec.optimization
+    if job.head_solver.solves:
+        return {"head": job.head_solver.description}
+    return {
+        "optimizer": f"{optimization.optimizer}, {optimization.lr_schedule} schedule",
+        "batch": f"{optimization.batch_size} x {optimization.gradient_accumulation_steps}",
+    }
+
+
 def _groups(job: PreparedJob, drift: Mapping[str, float]) -> list[dict[str, object]]:
-    return [{**asdict(group), "drift": drift.get(group.name)} for group in group_summaries(job.backbone, job.plan)]
+    groups = group_summaries(job.backbone, job.plan, solves_head=job.head_solver.solves)
+    return [{**asdict(group), "drift": drift.get(group.name)} for group in groups]
 
 
 def _learning_rate_curves(plan: Plan, schedule: Schedule | None, steps: object) -> dict[str, object]:

@@ -33,11 +33,16 @@ def describe_plan(job: PreparedJob) -> Lines:
         *class_lines(_class_counts(job.inputs)),
         f"model     {job.backbone.name}, {job.backbone.expects.describe()}",
         f"weights   {job.backbone.weights.summary}",
-        *_group_lines(group_summaries(job.backbone, job.plan)),
+        *_group_lines(group_summaries(job.backbone, job.plan, solves_head=job.head_solver.solves)),
         *_run_lines(job),
         *_best_epoch_lines(job),
         *_checkpoint_lines(job),
-        *feature_lines(job.cache_plan, len(records), counted=records.get("train") is not None),
+        *feature_lines(
+            job.cache_plan,
+            len(records),
+            counted=records.get("train") is not None,
+            solves_head=job.head_solver.solves,
+        ),
         *image_lines(job.cache_plan, job.loaders),
         *(f"note      {note}" for note in unused_notes(job)),
     ]
@@ -90,7 +95,10 @@ def class_lines(counts: Mapping[str, int]) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class GroupSummary:
-    """Row of the layer group table: parameters, peak learning rate, and first epoch (from 0) in which it is trained."""
+    """Row of the layer group table: parameters, peak learning rate, and first epoch (from 0) in which it is trained.
+
+    A solved head has an epoch, but no learning rate.
+    """
 
     name: str
     parameters: int
@@ -98,23 +106,24 @@ class GroupSummary:
     first_epoch: int | None
 
 
-def group_summaries(backbone: Backbone, plan: Plan) -> list[GroupSummary]:
+def group_summaries(backbone: Backbone, plan: Plan, *, solves_head: bool = False) -> list[GroupSummary]:
     """Size, learning rate and first epoch of every layer group."""
     sizes = {name: parameter.numel() for name, parameter in backbone.module.named_parameters()}
+    rates = {} if solves_head else plan.learning_rates
     first = {name: phase.first_epoch for phase in reversed(plan.phases) for name in phase.trainable}
     return [
-        GroupSummary(g.name, sum(sizes[n] for n in g.parameters), plan.learning_rates.get(g.name), first.get(g.name))
+        GroupSummary(g.name, sum(sizes[n] for n in g.parameters), rates.get(g.name), first.get(g.name))
         for g in backbone.layer_groups()
     ]
 
 
 def _group_lines(groups: list[GroupSummary]) -> list[str]:
-    trainable = sum(group.parameters for group in groups if group.rate is not None)
+    trainable = sum(group.parameters for group in groups if group.first_epoch is not None)
     total = sum(group.parameters for group in groups)
     lines = [f"trainable {trainable:,} of {total:,} parameters ({trainable / max(1, total):.1%})"]
     width = max(len(group.name) for group in groups)
     for group in groups:
-        status = "frozen"
+        status = "frozen" if group.first_epoch is None else "last layer solved"
         if group.rate is not None and group.first_epoch is not None:
             status = f"learning rate {group.rate:.9f}".rstrip("0")
             status += f" from epoch {group.first_epoch + 1}" if group.first_epoch else ""
@@ -128,6 +137,9 @@ def _run_lines(job: PreparedJob) -> list[str]:
     device = [*device_lines(job.numerics.device, arithmetic, job.world.local_size), *process_lines(job)]
     if train is None or not spec.strategy.trains:
         return [*device, "steps     none: the model is evaluated without training"]
+    if job.head_solver.solves:
+        return [*device, f"head      {job.head_solver.description}"]
+    head = [f"head      {job.head_solver.description}"] if job.head_solver.description else []
     optimization = spec.optimization
     per_epoch = steps_per_epoch(train.batches_per_epoch or 0, optimization.gradient_accumulation_steps)
     batch = f"{optimization.batch_size}"
@@ -138,6 +150,7 @@ def _run_lines(job: PreparedJob) -> list[str]:
         total = f"unknown: {optimization.epochs} epochs of a stream"
     return [
         *device,
+        *head,
         f"steps     {total}, {batch} records each; {optimization.optimizer}, {optimization.lr_schedule} schedule",
     ]
 
@@ -155,6 +168,8 @@ def process_lines(job: PreparedJob) -> list[str]:
         return [line]
     if job.input_provider.always_trains_replicated:
         result = "each trains the head, with the result of a single device"
+        if job.head_solver.solves:
+            result = "the first one solves the head"
         return [f"{line}; they compute the frozen layers together, and {result}"] if world.size > 1 else []
     size = job.spec.optimization.batch_size
     line += f"; every batch of {size} is divided into {devices.count} shards"
@@ -224,19 +239,23 @@ def _checkpoint_lines(job: PreparedJob) -> list[str]:
     return [f"resume    checkpoints in {folder}{copied}: {', '.join(times)}; resume={spec.resume}"]
 
 
-def feature_lines(cache_plan: CachePlan, parts: int, *, counted: bool) -> list[str]:
+def feature_lines(cache_plan: CachePlan, parts: int, *, counted: bool, solves_head: bool = False) -> list[str]:
     """Describe the caching of frozen layer outputs: passes saved and augmentation lost.
 
     Args:
         cache_plan: caching decisions.
         parts: number of parts among train, validation and test.
         counted: whether the number of training records is known.
+        solves_head: whether the head is solved on the outputs of one pass.
     """
     phases = [phase for phase in cache_plan.plan.phases if cache_plan.split_index(phase)]
     if not phases or not parts:
         return []
     last_group = cache_plan.plan.groups[cache_plan.split_index(phases[0]) - 1]
     outputs = f"features  outputs of frozen layers (up to {last_group})"
+    if solves_head:
+        effect = ", without augmentation" if cache_plan.is_augmented else ""
+        return [f"{outputs} are computed once{effect}"]
     if not counted:
         return [f"{outputs} are computed in every epoch: the number of records is unknown (num_training_samples)"]
     if not any(cache_plan.reuses_features(phase) for phase in phases):

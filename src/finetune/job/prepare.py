@@ -19,6 +19,7 @@ from finetune.evaluation.predict import InferenceContext, Predictions, predict
 from finetune.features.phase_inputs import CachedInputProvider
 from finetune.features.plan import CachePlan
 from finetune.features.warm_pool import WarmPool
+from finetune.job.head_solver import TRAINED_WITH_OTHER_LAYERS, HeadSolver, choose_head_solver
 from finetune.job.inputs import (
     Inputs,
     announced_classes,
@@ -56,6 +57,7 @@ class PreparedJob:
         devices: the virtual devices, at least as many as processes if anything is trained.
         idle_processes: number of processes that have ended, as there are fewer virtual devices.
         resumes: whether the job resumes from a checkpoint.
+        head_solver: whether the head is solved instead of trained in epochs.
         exchange: speed of exchanges between the processes, for the plan; empty for a single process.
     """
 
@@ -73,6 +75,7 @@ class PreparedJob:
     devices: VirtualDevices = ONE_DEVICE
     idle_processes: int = 0
     resumes: bool = False
+    head_solver: HeadSolver = TRAINED_WITH_OTHER_LAYERS
     exchange: str = ""
 
     @property
@@ -149,6 +152,9 @@ def prepare(request: Request, interruption: Interruption, scratch: Path, world: 
     sharing = share_streams(inputs.streams, world, scratch)
     loaders = build_loaders(inputs, backbone, spec, device, sharing, world)
     cache_plan = CachePlan(backbone, plan, spec, numerics)
+    provider = CachedInputProvider(
+        cache_plan, loaders, scratch, open_warm_pool(request, world), world, interruption.requested
+    )
     return PreparedJob(
         request=request,
         inputs=inputs,
@@ -156,14 +162,19 @@ def prepare(request: Request, interruption: Interruption, scratch: Path, world: 
         plan=plan,
         cache_plan=cache_plan,
         loaders=loaders,
-        input_provider=CachedInputProvider(
-            cache_plan, loaders, scratch, open_warm_pool(request, world), world, interruption.requested
-        ),
+        input_provider=provider,
         numerics=numerics,
         interruption=interruption,
         source_model=SourceModel(model_request, source),
         world=world,
+        head_solver=choose_head_solver(spec, backbone, cache_plan, provider, _training_records(inputs)),
     )
+
+
+def _training_records(inputs: Inputs) -> int | None:
+    """Number of training records; `None` if they are not counted."""
+    stream = inputs.streams.get("train")
+    return stream.count if stream is not None else len(inputs.train.indices) if inputs.train else 0
 
 
 def structure_of(backbone: Backbone, task: TaskName) -> ModelStructure:

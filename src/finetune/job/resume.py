@@ -195,7 +195,7 @@ def open_checkpoints(
         yield JobCheckpoints(saver, load_seconds, lambda: (saver.stalled, writer.seconds))
 
 
-def build_specification(  # noqa: PLR0913  # the last two by keyword
+def build_specification(  # noqa: PLR0913  # the last three by keyword
     spec: JobSpec,
     inputs: Inputs,
     backbone: Backbone,
@@ -204,6 +204,7 @@ def build_specification(  # noqa: PLR0913  # the last two by keyword
     *,
     best_metric: BestMetric,
     hosts: int = 1,
+    solves_head: bool = False,
 ) -> Specification:
     """Everything that determines the bits of the result, except hardware: request, records, model, weights.
 
@@ -215,6 +216,7 @@ def build_specification(  # noqa: PLR0913  # the last two by keyword
         numerics: device and precision.
         best_metric: determines the best epoch.
         hosts: number of hosts that have their own training records; 1 if they all have the same.
+        solves_head: whether the head is solved.
     """
     fields: dict[str, object] = {}
     frozen = frozen_names(backbone, plan.ever_trainable)
@@ -246,6 +248,8 @@ def build_specification(  # noqa: PLR0913  # the last two by keyword
         fields["best_metric"] = best_metric.name if best_metric.exports else "none"
     if hosts > 1:
         fields["hosts with own records"] = hosts
+    if solves_head:
+        fields["head_solver"] = "lbfgs"
     return Specification.of(fields)
 
 

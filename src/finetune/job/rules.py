@@ -52,6 +52,7 @@ def build_setup(job: PreparedJob) -> Setup:
         workers=spec.run.workers,
         precision=job.numerics.name,
         max_length=expects.max_length,
+        solves_head=job.head_solver.solves,
     )
 
 

@@ -22,7 +22,7 @@ from finetune.job.best_metric import choose_best_metric
 from finetune.job.evaluate import Evaluation, decide_thresholds, evaluate_parts, measure_forgetting
 from finetune.job.export_check import export_and_verify
 from finetune.job.inputs import target_of
-from finetune.job.log_observer import LogObserver
+from finetune.job.log_observer import LogObserver, SolvedHeadLogObserver
 from finetune.job.outputs import (
     build_report,
     exported_line,
@@ -54,6 +54,7 @@ from finetune.training.observers.rules import Findings
 from finetune.training.observers.tracking import DebuggedInputs, TrackingObserver
 from finetune.training.optim import Schedule
 from finetune.training.run_history import RunHistory, RunHistoryFile
+from finetune.training.solve import fit_solved
 from finetune.training.state import EpochMetrics, TrainingState
 from finetune.training.trainer import Training, fit, restore_best
 
@@ -152,7 +153,7 @@ class TrainingResult:
         run_history: run history, including the cost of interruptions so far.
         findings: findings of the rules.
         initial_weights: weights before the first step.
-        schedule: learning rate schedule.
+        schedule: learning rate schedule; `None` without gradient steps.
         stopped_by_rule: whether a rule ended training, with `rule_action=stop`.
         failure: error that the job raises after it has written its results.
     """
@@ -211,6 +212,7 @@ def train(job: PreparedJob, found: FoundCheckpoint | None) -> TrainingResult:
         *(job.spec, job.inputs, job.backbone, job.plan, job.numerics),
         best_metric=best_metric,
         hosts=hosts,
+        solves_head=job.head_solver.solves,
     )
     failure: DivergedError | None = None
     with open_checkpoints(found, job.spec.checkpoint, specification, state, job.world, job.devices) as checkpoints:
@@ -218,7 +220,10 @@ def train(job: PreparedJob, found: FoundCheckpoint | None) -> TrainingResult:
         run_history.begin(state.progress.step, checkpoints.load_seconds, timing.snapshot, checkpoints.save_seconds)
         rules.begin()
         try:
-            finished = fit(training, state, observers, checkpoints.saver)
+            if job.head_solver.solves:
+                finished = fit_solved(training, state, observers, checkpoints.saver, job.head_solver.inputs)
+            else:
+                finished = fit(training, state, observers, checkpoints.saver)
         except DivergedError as error:
             finished, failure = False, error
         stopped_by_rule = job.world.broadcast(findings.stopped)
@@ -232,8 +237,9 @@ def train(job: PreparedJob, found: FoundCheckpoint | None) -> TrainingResult:
         with optional("Caching features for later jobs"):
             job.input_provider.save()
     restore_best(state)
+    schedule = None if job.head_solver.solves else training.schedule
     return TrainingResult(
-        state, finished, run_history.account, findings, initial_weights, training.schedule, stopped_by_rule, failure
+        state, finished, run_history.account, findings, initial_weights, schedule, stopped_by_rule, failure
     )
 
 
@@ -242,8 +248,11 @@ def build_output_observers(
 ) -> list[Observer]:
     """The observers that write log, run history, TensorBoard events and tensors, in the main process."""
     events = EventFile(job.request.files.tensorboard or job.request.paths.tensorboard)
+    tracking = TrackingObserver(events, debugger)
+    if job.head_solver.solves:
+        return [SolvedHeadLogObserver(run_history), tracking]
     progress = choose_progress(training.schedule.steps_per_epoch)
-    return [LogObserver(progress, run_history, job.loaders, job.spec.run), TrackingObserver(events, debugger)]
+    return [LogObserver(progress, run_history, job.loaders, job.spec.run), tracking]
 
 
 def evaluate_epoch(job: PreparedJob, debugged_inputs: DebuggedInputs, best_metric: str) -> EpochMetrics | None:

@@ -80,6 +80,11 @@ def metric_line(epoch: int, metrics: Mapping[str, float]) -> MetricLine:
     return MetricLine(f"epoch={epoch + 1}; {_format_metrics(metrics)}")
 
 
+def solved_line(metrics: Mapping[str, float]) -> MetricLine:
+    """Return the line of a solved head, with the metrics of an epoch."""
+    return MetricLine(f"solved; {_format_metrics(metrics)}")
+
+
 def final_line(metrics: Mapping[str, Mapping[str, object]]) -> MetricLine:
     """Return the final line with all metrics of the exported weights; empty without an evaluation.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -225,13 +225,20 @@ def _host_copy(tensor: Tensor) -> Tensor:
 
 @dataclass(slots=True)
 class History:
-    """Metrics of all finished epochs."""
+    """Metrics of all finished epochs.
+
+    Attributes:
+        rows: Metrics by epoch; a solved head has a single one.
+        solution: How the head was solved (`solver.head.Solution.as_json`); `None` if it was not.
+    """
 
     rows: list[EpochMetrics] = field(default_factory=list)
+    solution: dict[str, Any] | None = None
 
     def state_dict(self) -> State:
         """Return plain values."""
-        return {"rows": [dict(row) for row in self.rows]}
+        rows: State = {"rows": [dict(row) for row in self.rows]}
+        return rows if self.solution is None else rows | {"solution": self.solution}
 
     def load_state_dict(self, state: State, /) -> None:
         """Restore plain values.
@@ -246,6 +253,7 @@ class History:
             names |= {"train:micro_f1", *(f"validation:{name}" for name in METRIC_LABELS)} & row.keys()
             check_structure(row, dict.fromkeys(names, 0.0), f"row {epoch}")
         self.rows = rows
+        self.solution = None if state.get("solution") is None else dict(state["solution"])
 
 
 @dataclass(frozen=True, slots=True)

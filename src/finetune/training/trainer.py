@@ -146,7 +146,7 @@ def fit(training: Training, state: TrainingState, observer: Observer, checkpoint
             metrics = training.evaluate()
         if metrics is None:
             return False
-        _close_epoch(training, state, observer, metrics)
+        close_epoch(training, state, observer, metrics)
         with training.stepper.timing.host("save"):
             checkpoints.epoch_done(state)
     return True
@@ -171,15 +171,15 @@ def _train_epoch(training: Training, state: TrainingState, observer: Observer, c
     timing.pause()
     with (
         limit_threads(single_threaded=inputs.single_threaded),
-        closing(_steps_of_phase(training, inputs)) as steps,
+        closing(steps_of_phase(training, inputs)) as steps,
         closing(
             inputs.source.iterate(progress.epoch, progress.step_in_epoch * training.accumulation, steps.share)
         ) as batches,
     ):
-        groups = timing.measure_waiting(_grouped(batches, steps.batches_per_step))
+        groups = timing.measure_waiting(grouped(batches, steps.batches_per_step))
         while True:
             state.stream.begin_step()
-            group, interrupted = _next_group(groups, training.interrupted, drawn=steps.draws_in_lockstep)
+            group, interrupted = next_group(groups, training.interrupted, drawn=steps.draws_in_lockstep)
             own = Situation(interrupted, training.bad_records.unshared, state.stream.mark)
             with timing.host("exchange"):
                 agreement = steps.agree(group, progress.step, own)
@@ -201,14 +201,15 @@ def _train_epoch(training: Training, state: TrainingState, observer: Observer, c
             timing.step_done(sum(tensor.numel() for batch in group for tensor in batch.inputs.values()))
 
 
-def _steps_of_phase(training: Training, inputs: PhaseInputs) -> Steps:
+def steps_of_phase(training: Training, inputs: PhaseInputs) -> Steps:
+    """Return the steps on the inputs of a phase, of which each process takes its share."""
     stepper, world, accumulation = training.stepper, training.world, training.accumulation
     if training.devices.count == 1 or inputs.replicated:
         return WholeSteps(stepper, inputs.forward, world, accumulation, in_lockstep=inputs.in_lockstep)
     return ShardedSteps(stepper, inputs.forward, world, accumulation, training.devices, training.order)
 
 
-def _next_group(
+def next_group(
     groups: Iterator[list[Batch]], interrupted: Callable[[], bool], *, drawn: bool
 ) -> tuple[list[Batch], bool]:
     """Return the batches of the next step, and whether this process is to stop.
@@ -223,7 +224,19 @@ def _next_group(
         return [], True
 
 
-def _close_epoch(training: Training, state: TrainingState, observer: Observer, metrics: EpochMetrics) -> None:
+def close_epoch(training: Training, state: TrainingState, observer: Observer, metrics: EpochMetrics) -> None:
+    """Record the metrics of an epoch, and begin the next.
+
+    Args:
+        training: The training.
+        state: State after the last step of the epoch.
+        observer: Observer of the epoch.
+        metrics: Validation metrics.
+
+    Raises:
+        DataError: No record could be read.
+        DivergedError: The loss is not finite; the last row of the history contains it.
+    """
     progress = state.progress
     if progress.step_in_epoch and not state.totals.records:
         raise DataError(
@@ -251,7 +264,8 @@ def _close_epoch(training: Training, state: TrainingState, observer: Observer, m
         progress.stopped_early = epochs_without_gain >= patience and progress.epoch < training.epochs
 
 
-def _grouped(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
+def grouped(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
+    """Yield lists of `size` batches; the last one may be shorter."""
     iterator = iter(batches)
     while group := list(itertools.islice(iterator, size)):
         yield group

@@ -38,6 +38,7 @@ class Setup:
         workers: Requested number of workers, or `None`.
         precision: `fp32`, `bf16` or `fp16`.
         max_length: Maximum length of texts in tokens; 1 for images, `None` if unknown.
+        solves_head: Whether the head is solved, so that there are no gradient steps.
     """
 
     strategy: str = "full"
@@ -60,6 +61,7 @@ class Setup:
     workers: int | None = None
     precision: str = "fp32"
     max_length: int | None = None
+    solves_head: bool = False
 
     @property
     def trains(self) -> bool:
@@ -121,7 +123,9 @@ class Setup:
         options = [
             "set augmentation=strong" if self.is_image_task and self.augmentation == "basic" else None,
             self.train_fewer_layers(),
-            f"set weight_decay={min(1.0, max(0.1, 10 * self.weight_decay)):g}" if self.weight_decay < 1 else None,
+            None
+            if self.solves_head or self.weight_decay >= 1
+            else f"set weight_decay={min(1.0, max(0.1, 10 * self.weight_decay)):g}",
         ]
         return _join_or([next((option for option in options if option), None), "add training records"]) or ""
 
