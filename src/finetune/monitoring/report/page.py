@@ -7,7 +7,7 @@ from importlib.resources import files
 from typing import Any
 
 from finetune.monitoring.progress import format_duration
-from finetune.monitoring.report import quality, records, run
+from finetune.monitoring.report import head, quality, records, run
 from finetune.monitoring.report.confusion import confusion
 from finetune.monitoring.report.markup import Html, join, number, percent, tag
 from finetune.monitoring.report.verdict import evaluated_part, verdict
@@ -17,6 +17,7 @@ POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _SECTIONS = (
     run.findings,
     quality.curves,
+    head.solved_head,
     confusion,
     quality.classes,
     quality.calibration,
@@ -44,7 +45,7 @@ def page(report: Mapping[str, Any]) -> str:
     """
     sections = [element for element in (render(report) for render in _SECTIONS) if element is not None]
     style = files(__package__ or "").joinpath("report.css").read_text("utf-8")
-    head = tag(
+    page_head = tag(
         "head",
         tag("meta", charset="utf-8"),
         tag("meta", http_equiv="Content-Security-Policy", content=POLICY),
@@ -62,7 +63,7 @@ def page(report: Mapping[str, Any]) -> str:
             "The data of this report: report.json. Predicted probabilities of every record: *_predictions.csv.",
         ),
     )
-    return "<!doctype html>\n" + tag("html", head, body, lang="en") + "\n"
+    return "<!doctype html>\n" + tag("html", page_head, body, lang="en") + "\n"
 
 
 def _head(report: Mapping[str, Any]) -> Html:
@@ -84,7 +85,9 @@ def _tiles(report: Mapping[str, Any]) -> Html:
         tiles += _scores(part, metrics)
         tiles.append((percent(metrics["expected_calibration_error"]), "calibration error"))
     tiles.append((number(sum(report["records"].values())), "records"))
-    if "steps" in job:
+    if solution := job.get("head_solver"):
+        tiles.append((f"{solution['strength']:.4g}", "regularization of the solved head"))
+    elif "steps" in job:
         tiles.append((f"{job['epochs']:,}", f"epochs, {job['steps']:,} steps"))
     tiles.append((format_duration(report["cost"]["seconds"]), "time in the container"))
     tile_elements = (

@@ -30,9 +30,9 @@ _MAX_NAME_LENGTH = 24
 
 
 def curves(report: Mapping[str, Any]) -> Html | None:
-    """Render loss and score by epoch."""
+    """Render loss and score by epoch; `None` without epochs."""
     rows: Sequence[Mapping[str, float]] = report["history"]
-    if not rows:
+    if not rows or "head_solver" in report["job"]:
         return None
     epochs = list(range(1, len(rows) + 1))
     charts = []

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
+from finetune.monitoring.report.head import estimate_sentence
 from finetune.monitoring.report.markup import percent, pluralize
 from finetune.monitoring.rules.symptoms import worse_than_guess, zero_recall_classes
 from finetune.monitoring.score import score_name, score_of
@@ -81,6 +82,8 @@ def _unevaluated(report: Mapping[str, Any]) -> tuple[str, ...]:
     if not report["job"].get("finished", False):
         return ("The job was stopped before its evaluation; the exported model is partially trained.",)
     text = "No records were held out. Add a test or validation channel, or set validation_fraction above 0."
+    if solution := report["job"].get("head_solver"):
+        return text, estimate_sentence(solution)
     if not report["history"]:
         return (text,)
     last = report["history"][-1]
