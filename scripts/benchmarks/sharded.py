@@ -87,7 +87,7 @@ def _parallel(model: nn.Module, world: World, example: Tensor) -> DataParallel[T
 
     if world.size == 1:
         return DataParallel(model, forward, 1, world)
-    sharded = ShardedModel(model, list(model.children()), lambda: model(example), world)
+    sharded = ShardedModel(model, list(model.children()), [lambda: model(example)], world)
     return FullySharded(sharded, forward, world.size, world, lambda run: run({"x": example}).square().mean())
 
 

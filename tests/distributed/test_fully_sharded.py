@@ -60,14 +60,13 @@ def check_units(world: World) -> None:
     assert len(sharded.sharded.units) == 4 + 1
     sharded.step(0)
     plain.step(0)
-    with sharded.sharded.full_parameters():
-        state = model.state_dict()
-        for name, tensor in plain.network.module.state_dict().items():
-            if world.is_main:
-                assert torch.equal(state[name], tensor), name
-            else:
-                assert state[name].is_meta
-                assert state[name].shape == tensor.shape
+    state = sharded.sharded.full_state()
+    for name, tensor in plain.network.module.state_dict().items():
+        if world.is_main:
+            assert torch.equal(state[name], tensor), name
+        else:
+            assert state[name].is_meta
+            assert state[name].shape == tensor.shape
     sharded.step(1)
     with pytest.raises(RuntimeError, match="fewer than the 2 passes announced"):
         sharded.parallel.step([2] * 4, lambda shard, context: torch.zeros(1, dtype=torch.float64), 1)
@@ -80,11 +79,11 @@ def check_replicated_parameters(world: World) -> None:
     frozen = list(network.module.get_submodule("0").parameters())
     run_example = partial(network.forward, network.batch([0, 1])[0])
     with pytest.raises(ValueError, match="must be frozen"):
-        ShardedModel(network.module, network.roots, run_example, world, replicated=frozen)
+        ShardedModel(network.module, network.roots, [run_example], world, replicated=frozen)
     network.module.get_submodule("0").requires_grad_(False)
     network.module.eval()
     expected = run_example()
-    model = ShardedModel(network.module, network.roots, run_example, world, replicated=frozen)
+    model = ShardedModel(network.module, network.roots, [run_example], world, replicated=frozen)
     whole = [name for name, parameter in network.module.named_parameters() if not isinstance(parameter, DTensor)]
     assert whole == ["0.weight", "0.bias"]
     with torch.no_grad():
@@ -115,4 +114,4 @@ def test_cases_and_virtual_devices_have_different_bits(digests: dict[str, str]) 
 def test_single_process_is_refused() -> None:
     network = convolutions()
     with pytest.raises(ValueError, match="single process"):
-        ShardedModel(network.module, network.roots, lambda: None, World())
+        ShardedModel(network.module, network.roots, [], World())

@@ -125,8 +125,8 @@ class Training:
             self.parallel = DataParallel(self.network.module, self.forward_model, virtual_devices, world)
         else:
             example, _ = self.network.batch([0, 1])
-            run_example = lambda: self.network.forward(example)  # noqa: E731 - a callback
-            self.sharded = ShardedModel(self.network.module, self.network.roots, run_example, world)
+            run_examples = [lambda: self.network.forward(example)]
+            self.sharded = ShardedModel(self.network.module, self.network.roots, run_examples, world)
             self.parallel = FullySharded(
                 self.sharded, self.forward_model, virtual_devices, world, lambda forward: self.loss(forward, [0, 1], 1)
             )

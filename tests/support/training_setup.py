@@ -102,6 +102,7 @@ class TinyTraining:
             setup=Setup(),
             world=self.world,
             devices=self.devices,
+            sharded=None,
             bad_records=bad_records,
             best_metric=self.best_metric,
         )

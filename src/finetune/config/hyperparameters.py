@@ -314,6 +314,13 @@ class DistributedSpec(Section):
         description="Order in which gradients of several processes are added: exact gives the same result for any "
         "number of processes; fast leaves the order to the all-reduce of the communication library.",
     )
+    sharding: Literal["auto", "none", "full"] = Field(
+        "auto",
+        description="Whether the trainable parameters, their gradients and the optimizer state are divided among the "
+        "devices (full) or whole on each of them (none). With auto, a job on GPUs chooses the first of these that fits "
+        "into device memory: none, activation_checkpointing, full, both; a job on CPUs uses none. Does not change the "
+        "result.",
+    )
     activation_checkpointing: bool = Field(
         False,
         description="Whether to store only the inputs of each layer group in the forward pass and to compute its "

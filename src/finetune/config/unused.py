@@ -86,14 +86,14 @@ UNUSED_IN_SPEC: tuple[UnusedRule[JobSpec], ...] = (
             *("dropout", "unfrozen_groups", "layer_decay", "augmentation", "validation_fraction", "shuffle_buffer"),
             *_names_in(FeatureSpec),
             *_names_in(CheckpointSpec),
-            *("virtual_devices", "distributed_order", "activation_checkpointing"),
+            *("virtual_devices", "distributed_order", "sharding", "activation_checkpointing"),
             "rule_action",
         ),
         lambda spec: not spec.strategy.trains,
         "strategy='evaluate' does not train",
     ),
     UnusedRule(("unfrozen_groups",), lambda spec: spec.strategy.name != "partial", "only strategy='partial' uses it"),
-    UnusedRule(("layer_decay",), lambda spec: spec.strategy.trains_head_only, "only the head is trained"),
+    UnusedRule(("layer_decay", "sharding"), lambda spec: spec.strategy.trains_head_only, "only the head is trained"),
     UnusedRule(
         ("head_solver",), lambda spec: not spec.strategy.trains_head_only, "only strategy='feature_extraction' uses it"
     ),

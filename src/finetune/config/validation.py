@@ -90,6 +90,23 @@ CONTRADICTIONS = (
         "head_solver='lbfgs' takes no training steps that compile=true could speed up: remove one.",
     ),
     Contradiction(
+        frozenset({"sharding", "strategy"}),
+        lambda spec: spec.distributed.sharding == "full" and spec.strategy.name == "gradual",
+        "sharding='full' is not supported with strategy='gradual', whose frozen layers become trainable later. Use"
+        " strategy='full' or 'partial', or sharding='none'.",
+    ),
+    Contradiction(
+        frozenset({"sharding", "compile"}),
+        lambda spec: spec.distributed.sharding == "full" and spec.run.compile,
+        "sharding='full' and compile=true cannot be combined: the parameters of sharded layers are exchanged between"
+        " the layers. Remove one.",
+    ),
+    Contradiction(
+        frozenset({"sharding", "distributed_order"}),
+        lambda spec: spec.distributed.sharding == "full" and spec.distributed.distributed_order == "fast",
+        "sharding='full' sums gradients in the fixed order only: remove distributed_order='fast'.",
+    ),
+    Contradiction(
         frozenset({"target_precision", "target_recall"}),
         lambda spec: spec.observe.target_precision is not None and spec.observe.target_recall is not None,
         "target_precision and target_recall cannot both be set: one threshold cannot guarantee both. Remove one.",

@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from finetune.distributed.world import lost_processes
+
 
 def mesh_of(tensors: Iterable[Tensor]) -> DeviceMesh | None:
     """Return the processes over which some of the tensors are sharded; `None` if none is."""
@@ -28,7 +30,8 @@ def full_tensor(tensor: Tensor) -> Tensor:
     if not isinstance(tensor, DTensor):
         return tensor
     sharded: DTensor = tensor.detach()  # type: ignore[assignment]  # the stub returns a plain tensor
-    full: Tensor = sharded.full_tensor()
+    with lost_processes():
+        full: Tensor = sharded.full_tensor()
     return full.cpu() if tensor.device_mesh.get_local_rank() == 0 else full.to("meta")
 
 
@@ -49,17 +52,19 @@ def copy_from_main(target: Tensor, source: Tensor | None, mesh: DeviceMesh) -> N
     whole = torch.empty(target.shape, dtype=target.dtype, device=mesh.device_type)
     if mesh.get_local_rank() == 0 and source is not None:
         whole.copy_(source)
-    if isinstance(target, DTensor):
-        target.copy_(distribute_tensor(whole, mesh, target.placements, src_data_rank=0))
-    else:
-        torch.distributed.broadcast(whole, group=mesh.get_group(), group_src=0)
-        target.copy_(whole)
+    with lost_processes():
+        if isinstance(target, DTensor):
+            target.copy_(distribute_tensor(whole, mesh, target.placements, src_data_rank=0))
+        else:
+            torch.distributed.broadcast(whole, group=mesh.get_group(), group_src=0)
+            target.copy_(whole)
 
 
 def flags_of_main(flags: Sequence[bool], mesh: DeviceMesh) -> list[bool]:
     """Return the flags of the main process in all processes; their number must be equal in all."""
     values = torch.tensor([int(flag) for flag in flags], dtype=torch.int32, device=mesh.device_type)
-    torch.distributed.broadcast(values, group=mesh.get_group(), group_src=0)
+    with lost_processes():
+        torch.distributed.broadcast(values, group=mesh.get_group(), group_src=0)
     return [bool(value) for value in values.tolist()]
 
 

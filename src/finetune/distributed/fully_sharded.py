@@ -22,7 +22,7 @@ from finetune.distributed.fixed_order import Block, FixedOrderSum
 from finetune.distributed.shard_totals import ShardTotals
 from finetune.distributed.sharded_model import ShardedModel
 from finetune.distributed.virtual_devices import shards_of_rank
-from finetune.distributed.world import World
+from finetune.distributed.world import World, lost_processes
 
 IdlePass = Callable[[Forward[Result]], Tensor]
 """Computes the loss of some made-up records with the given forward function."""
@@ -217,7 +217,8 @@ class _FixedOrderReduceScatter(ReduceScatter):
         """Exchange the gradients of a pass, and sum those of this process's rows."""
         del op, async_op
         received = torch.empty_like(input_tensor)
-        torch.distributed.all_to_all_single(received, input_tensor, group=group)
+        with lost_processes():
+            torch.distributed.all_to_all_single(received, input_tensor, group=group)
         is_final = self._schedule.is_finished
         for sums, current, part in zip(
             self._of_ranks, self._schedule.current, received.view(len(self._of_ranks), -1), strict=True

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from finetune.distributed.full_state import mesh_of
+from finetune.distributed.world import lost_processes
 
 _CHUNK_ELEMENTS = {"cpu": 1 << 17, "cuda": 1 << 23}
 """Elements that are squared at once: few enough for a CPU's cache, enough to occupy a GPU."""
@@ -96,7 +97,8 @@ def _gathered(gradients: Sequence[Tensor], rows: Sequence[Tensor]) -> list[Tenso
     ]
     own = torch.cat(padded)
     everyone = own.new_empty(size * len(own))
-    torch.distributed.all_gather_into_tensor(everyone, own, group=mesh.get_group())
+    with lost_processes():
+        torch.distributed.all_gather_into_tensor(everyone, own, group=mesh.get_group())
     result = list(rows)
     for index, part in zip(sharded, torch.split(everyone.view(size, -1), chunks, dim=1), strict=True):
         result[index] = part.reshape(-1)[: gradients[index].shape[0]]

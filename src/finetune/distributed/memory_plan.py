@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -12,7 +12,9 @@ from finetune.distributed.virtual_devices import shards_of_rank
 from finetune.errors import UserError
 
 MemoryMode = Literal["none", "checkpointing", "full", "full+checkpointing"]
-"""Whether parameters, gradients and optimizer state are sharded (`full`), and activations are checkpointed."""
+"""Whether trainable parameters with their state are sharded (`full`), and whether activations are checkpointed."""
+MEMORY_MODES: tuple[MemoryMode, ...] = get_args(MemoryMode)
+"""All modes, the fastest first."""
 
 TRAINABLE_BYTES, FROZEN_BYTES = 16, 4
 """Bytes per parameter in float32: the weight and, if it is trainable, its gradient and two moments."""
@@ -52,35 +54,69 @@ class ModelMemory:
             processes: Number of processes, each with its own device.
         """
         activations = self.checkpointed_activations if "checkpointing" in mode else self.activations
-        parameters = TRAINABLE_BYTES * self.trainable + FROZEN_BYTES * self.frozen
+        trainable, frozen = TRAINABLE_BYTES * self.trainable, FROZEN_BYTES * self.frozen
         sums = _FLOAT_BYTES * self.trainable * _sums_before_last_pass(virtual_devices, processes)
         if not mode.startswith("full"):
-            return parameters + sums + activations
+            return trainable + frozen + sums + activations
         # A process holds the sums of its part of the parameters for each of the processes: as many as without sharding.
-        return -(-parameters // processes) + sums + activations + _UNIT_COPIES * _FLOAT_BYTES * self.largest_unit
+        unit = _UNIT_COPIES * _FLOAT_BYTES * self.largest_unit
+        return -(-trainable // processes) + frozen + sums + activations + unit
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryChoice:
+    """The chosen mode, and the reason for the plan of the job.
+
+    Attributes:
+        mode: Sharding and checkpointing.
+        reason: The reason.
+    """
+
+    mode: MemoryMode
+    reason: str
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether the trainable layers are sharded."""
+        return self.mode.startswith("full")
+
+    @property
+    def checkpoints_activations(self) -> bool:
+        """Whether activations are checkpointed."""
+        return "checkpointing" in self.mode
+
+
+NO_SHARDING = MemoryChoice("none", "")
 
 
 def choose_memory_mode(
-    memory: ModelMemory, device_bytes: Sequence[int], virtual_devices: int, *, checkpointing: bool = True
-) -> MemoryMode:
-    """Return the fastest mode that fits into the devices.
+    memory: ModelMemory,
+    device_bytes: Sequence[int],
+    virtual_devices: int,
+    allowed: Collection[MemoryMode] = MEMORY_MODES,
+) -> MemoryChoice:
+    """Choose the fastest mode that fits into the devices; sharding needs several.
 
     Args:
         memory: Sizes of the model.
         device_bytes: Memory of each process's device.
         virtual_devices: Number of shards per step; at least the number of devices.
-        checkpointing: Whether activation checkpointing is possible.
+        allowed: Modes that are possible.
 
     Raises:
         UserError: No mode fits.
     """
     processes, smallest = len(device_bytes), min(device_bytes)
-    modes = [mode for mode in _modes(processes) if checkpointing or "checkpointing" not in mode]
-    for mode in modes:
-        if memory.bytes_per_device(mode, virtual_devices, processes) <= USABLE_SHARE * smallest:
-            return mode
+    modes = [mode for mode in possible_modes(processes) if mode in allowed]
     needed = {mode: memory.bytes_per_device(mode, virtual_devices, processes) for mode in modes}
-    least = min(needed, key=lambda mode: needed[mode])
+    fastest = modes[0]
+    for mode in modes:
+        if needed[mode] <= USABLE_SHARE * smallest:
+            reason = f"a device needs about {needed[mode] / _GIGABYTE:.1f} GB of its {smallest / _GIGABYTE:.1f} GB"
+            if mode != fastest:
+                reason += f", and {needed[fastest] / _GIGABYTE:.1f} GB {_describe(fastest)}"
+            return MemoryChoice(mode, reason)
+    least = least_memory_mode(memory, device_bytes, virtual_devices, allowed)
     raise UserError(
         f"Training needs at least {needed[least] / _GIGABYTE:.1f} GB of memory per device"
         f" ({_describe(least)}), but {USABLE_SHARE * smallest / _GIGABYTE:.1f} GB of {smallest / _GIGABYTE:.1f} GB are"
@@ -88,9 +124,21 @@ def choose_memory_mode(
     )
 
 
-def _modes(processes: int) -> tuple[MemoryMode, ...]:
-    modes: tuple[MemoryMode, ...] = get_args(MemoryMode)
-    return modes if processes > 1 else modes[:2]
+def least_memory_mode(
+    memory: ModelMemory,
+    device_bytes: Sequence[int],
+    virtual_devices: int,
+    allowed: Collection[MemoryMode] = MEMORY_MODES,
+) -> MemoryMode:
+    """Return the mode that needs the least memory; see `choose_memory_mode`."""
+    processes = len(device_bytes)
+    modes = [mode for mode in possible_modes(processes) if mode in allowed]
+    return min(modes, key=lambda mode: memory.bytes_per_device(mode, virtual_devices, processes))
+
+
+def possible_modes(processes: int) -> tuple[MemoryMode, ...]:
+    """Return the modes of a number of processes, the fastest first; a single one has nothing to shard with."""
+    return MEMORY_MODES if processes > 1 else MEMORY_MODES[:2]
 
 
 def _sums_before_last_pass(virtual_devices: int, processes: int) -> int:

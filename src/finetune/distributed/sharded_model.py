@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor
 
-from finetune.distributed.full_state import full_tensor
-from finetune.distributed.world import World
+# The base class of communications is public, but its module is not (PyTorch 2.11).
+from torch.distributed.fsdp._fully_shard._fsdp_api import AllGather
+
+from finetune.distributed.full_state import full_tensors
+from finetune.distributed.world import World, lost_processes
 
 Argument = TypeVar("Argument")
 Result = TypeVar("Result")
@@ -39,7 +40,7 @@ class ShardedModel:
         self,
         module: nn.Module,
         roots: Sequence[nn.Module],
-        run_example: Callable[[], object],
+        run_examples: Sequence[Callable[[], object]],
         world: World,
         *,
         replicated: Collection[nn.Parameter] = (),
@@ -49,7 +50,7 @@ class ShardedModel:
         Args:
             module: The model, with the same weights in all processes.
             roots: Roots of disjoint subtrees, such as the modules of all layer groups.
-            run_example: Runs a forward pass of the whole model, to find the modules that it calls.
+            run_examples: Run forward passes of the whole model, to find the modules that each of them calls once.
             world: The processes; each of them creates the same object.
             replicated: Frozen parameters that remain whole in each process, such as those of layers whose outputs are
                 cached.
@@ -61,14 +62,16 @@ class ShardedModel:
             raise ValueError("a single process has nothing to shard its parameters with")
         if any(parameter.requires_grad for parameter in replicated):
             raise ValueError("replicated parameters must be frozen, since their gradients are not summed")
-        units = _called_once(module, _units(roots, set(replicated)), run_example)
-        _use_contiguous_parameters(module)
+        units = _called_once(module, _units(roots, set(replicated)), run_examples)
+        _use_contiguous_parameters(module, set(replicated))
         self.module = module
         self._root = _Root(module)
         mesh = _mesh(world, next(module.parameters()).device.type)
         self.units: list[FSDPModule] = [
             fully_shard(unit, mesh=mesh, ignored_params=set(replicated)) for unit in (*units, self._root)
         ]
+        for unit in self.units:
+            unit.set_custom_all_gather(_ReportingAllGather())
         # FSDP2 initializes its units in the first call of the root, which must precede the first call of any unit.
         self._root(_return, None)
         self.reshard()
@@ -85,28 +88,35 @@ class ShardedModel:
         for unit in self.units:
             unit.reshard()
 
-    @contextmanager
-    def full_parameters(self) -> Iterator[None]:
-        """Replace the sharded parameters by whole ones on the CPU in the main process, to save or export the model.
+    def full_state(self) -> dict[str, Tensor]:
+        """Return the whole state of the model by name, on the CPU in the main process; all processes call this.
 
-        All processes must enter the context. In the other processes, the parameters are on the meta device.
+        In the other processes, the sharded tensors are on the meta device.
         """
         self.reshard()
-        sharded: list[tuple[nn.Module, str, nn.Parameter]] = []
-        full: dict[int, nn.Parameter] = {}
-        for owner in self.module.modules():
-            for name, parameter in owner.named_parameters(recurse=False):
-                if isinstance(parameter, DTensor):
-                    sharded.append((owner, name, parameter))
-        try:
-            for owner, name, parameter in sharded:
-                if id(parameter) not in full:
-                    full[id(parameter)] = nn.Parameter(full_tensor(parameter), requires_grad=parameter.requires_grad)
-                setattr(owner, name, full[id(parameter)])
-            yield
-        finally:
-            for owner, name, parameter in sharded:
-                setattr(owner, name, parameter)
+        return full_tensors(self.module.state_dict())
+
+
+class _ReportingAllGather(AllGather):
+    """Gathers the parameters of a unit; the end of another process is a `ProcessLostError`."""
+
+    def allocate(self, size: Sequence[Any], *, dtype: torch.dtype, device: torch.device) -> Tensor:
+        """Return a buffer."""
+        return torch.empty(*size, dtype=dtype, device=device)
+
+    def __call__(
+        self,
+        output_tensor: Tensor,
+        input_tensor: Tensor,
+        group: torch.distributed.ProcessGroup,
+        async_op: bool = False,
+    ) -> torch.distributed.Work | None:
+        """Gather; on a CPU, nothing is computed meanwhile."""
+        with lost_processes():
+            work: torch.distributed.Work | None = torch.distributed.all_gather_into_tensor(
+                output_tensor, input_tensor, group=group, async_op=async_op and output_tensor.is_cuda
+            )
+        return work
 
 
 def _mesh(world: World, device_type: str) -> DeviceMesh:
@@ -142,8 +152,19 @@ def _units(roots: Iterable[nn.Module], replicated: set[nn.Parameter]) -> list[nn
     ]
 
 
-def _called_once(module: nn.Module, units: Sequence[nn.Module], run_example: Callable[[], object]) -> list[nn.Module]:
-    """Return the units that the model calls once per forward pass, since FSDP2 runs in the hooks of these calls."""
+def _called_once(
+    module: nn.Module, units: Sequence[nn.Module], run_examples: Sequence[Callable[[], object]]
+) -> list[nn.Module]:
+    """Return the units that are called once in each forward pass, since FSDP2 runs in the hooks of these calls."""
+    called = list(units)
+    for run_example in run_examples:
+        calls = _calls(module, units, run_example)
+        called = [unit for unit in called if calls[unit] == 1]
+    return called
+
+
+def _calls(module: nn.Module, units: Sequence[nn.Module], run_example: Callable[[], object]) -> Counter[nn.Module]:
+    """Count the calls of modules in a forward pass in evaluation mode."""
     calls: Counter[nn.Module] = Counter()
 
     def count(called: nn.Module, _: object) -> None:
@@ -160,17 +181,17 @@ def _called_once(module: nn.Module, units: Sequence[nn.Module], run_example: Cal
             layer.training = training
         for handle in handles:
             handle.remove()
-    return [unit for unit in units if calls[unit] == 1]
+    return calls
 
 
-def _use_contiguous_parameters(module: nn.Module) -> None:
-    """Lay out all parameters contiguously, as FSDP2 requires; convolutions keep computing in channels-last format.
+def _use_contiguous_parameters(module: nn.Module, replicated: set[nn.Parameter]) -> None:
+    """Lay out sharded parameters contiguously, as FSDP2 requires; convolutions keep computing in channels-last format.
 
     The format of a convolution follows from its input and its weight, so its input must have the format instead.
     """
     for layer in module.modules():
         for parameter in layer.parameters(recurse=False):
-            if not parameter.is_contiguous():
+            if parameter not in replicated and not parameter.is_contiguous():
                 if parameter.dim() == 4:
                     layer.register_forward_pre_hook(_to_channels_last)
                 parameter.data = parameter.data.contiguous()

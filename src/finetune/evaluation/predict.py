@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
@@ -67,6 +67,19 @@ class EvaluationResult:
 
 
 @dataclass(frozen=True, slots=True)
+class ShardedPasses:
+    """Forward passes of a model whose parameters are sharded: all processes make the same number of them.
+
+    Attributes:
+        run: runs a forward pass of the model or a part of it.
+        example: inputs for a process that has no batch while others have one; the outputs are ignored.
+    """
+
+    run: Callable[[Forward, Mapping[str, Tensor]], Outputs]
+    example: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
 class InferenceContext:
     """Device, precision and stop request of forward passes without training.
 
@@ -75,12 +88,14 @@ class InferenceContext:
         autocast: returns a context manager for each forward pass, such as `torch.autocast`.
         interrupted: called before each batch.
         world: the processes that evaluate together; each of them computes some of the batches.
+        sharded: how to run a sharded model; `None` for a model that is whole in each process.
     """
 
     device: torch.device
     autocast: Callable[[], AbstractContextManager[object]]
     interrupted: Callable[[], bool]
     world: World = field(default_factory=World)
+    sharded: ShardedPasses | None = None
 
 
 class Source(Protocol):
@@ -159,8 +174,10 @@ def _collect_outputs(
         outputs = _forward_all(backbone, batches, context, forward)
     except JobStopped:
         pass
-    except Exception as error:  # noqa: BLE001  # raised below, in all processes
-        failure = error
+    except Exception as error:
+        if context.sharded is not None:
+            raise  # the other processes wait for a forward pass of this one
+        failure = error  # raised below, in all processes
     context.world.raise_in_all(failure)
     if context.world.any(outputs is None) or outputs is None:
         return None
@@ -169,27 +186,64 @@ def _collect_outputs(
     return _Outputs(np.concatenate(positions), torch.cat(logits), torch.cat(targets))
 
 
-def _forward_all(backbone: Backbone, batches: Source, context: InferenceContext, forward: Forward) -> _Outputs | None:
+def _forward_all(backbone: Backbone, batches: Source, context: InferenceContext, forward: Forward) -> _Outputs:
     backbone.module.eval()
     positions: list[int] = []
     logits: list[Tensor] = [torch.empty(0)]
     targets: list[Tensor] = [torch.empty(0)]
     share: Share = EveryNthBatch(context.world) if context.world.size > 1 else WHOLE_BATCHES
+    sharded = context.sharded
     iterator = batches.iterate(0, 0, share)
     with closing(iterator), torch.no_grad():
-        for batch in iterator:
-            if context.interrupted():
-                return None
-            if not len(batch.targets):
-                continue
-            inputs = {name: tensor.to(context.device, non_blocking=True) for name, tensor in batch.inputs.items()}
+        for batch in _own_batches(iterator, context) if sharded is None else _in_lockstep(iterator, context):
+            inputs = {} if batch is None else batch.inputs
+            inputs = {name: tensor.to(context.device, non_blocking=True) for name, tensor in inputs.items()}
             with context.autocast():
-                batch_logits = forward(inputs).logits
+                if sharded is None:
+                    batch_logits = forward(inputs).logits
+                else:
+                    batch_logits = sharded.run(forward, inputs or sharded.example).logits
+            if batch is None:
+                continue
             positions.extend(batch.positions)
             logits.append(batch_logits.float())
             targets.append(batch.targets)
     first = 1 if positions else 0
     return _Outputs(np.asarray(positions, np.int64), torch.cat(logits[first:]).cpu(), torch.cat(targets[first:]).cpu())
+
+
+def _own_batches(batches: Iterator[Batch], context: InferenceContext) -> Iterator[Batch]:
+    """Yield the batches with records.
+
+    Raises:
+        JobStopped: this process is interrupted.
+    """
+    for batch in batches:
+        if context.interrupted():
+            raise JobStopped
+        if len(batch.targets):
+            yield batch
+
+
+def _in_lockstep(batches: Iterator[Batch], context: InferenceContext) -> Iterator[Batch | None]:
+    """Yield the batches with records; `None` for each further pass that other processes need.
+
+    Raises:
+        JobStopped: any process is interrupted; all of them make the same number of passes before.
+    """
+    own = _own_batches(batches, context)
+    while True:
+        batch, stopped = None, False
+        try:
+            batch = next(own, None)
+        except JobStopped:
+            stopped = True
+        stopping, busy = context.world.sum_integers([int(stopped), int(batch is not None)])
+        if stopping:
+            raise JobStopped
+        if not busy:
+            return
+        yield batch
 
 
 def _predictions(outputs: _Outputs, task: Task) -> Predictions:

@@ -249,6 +249,7 @@ class CachedInputProvider:
             self._is_suffix_single_threaded(),
             replicated=is_exchanged or cache_request.use == "all",
             in_lockstep=is_exchanged,
+            takes_features=True,
         )
 
     def _feature_batches(

@@ -48,22 +48,29 @@ def evaluate_parts(job: PreparedJob) -> Evaluation:
     if evaluates and not any(parts.values()):
         parts = {"train": loaders.train}
     objective = (job.spec.objective or "").partition(":")[0]
-    required = set(parts) if evaluates else {objective} | ({"validation"} if target_of(job.spec.observe) else set())
+    required = {objective} | ({"validation"} if target_of(job.spec.observe) else set())
+    if evaluates or job.sharded is not None:
+        # The processes of a sharded model cannot go on together after one of them has failed in a forward pass.
+        required = set(parts)
     results: dict[str, EvaluationResult] = {}
     metrics: dict[str, dict[str, object]] = {}
-    try:
-        for part, batches in parts.items():
-            inputs = provider.validation() if part == "validation" else provider.full_model_inputs(batches)
-            if batches is None or inputs is None:
-                continue
+    failure: DivergedError | None = None
+    for part, batches in parts.items():
+        inputs = provider.validation() if part == "validation" else provider.full_model_inputs(batches)
+        if batches is None or inputs is None:
+            continue
+        try:
             with optional(f"The evaluation of {part!r}", required=part in required, reraised=DivergedError):
                 predictions = job.predict(inputs)
                 if predictions is not None and job.world.is_main:
                     result = EvaluationResult(batches, predictions)
                     metrics[part] = metrics_of(result, job.inputs.task, job.spec.run.top_k)
                     results[part] = result
-    except DivergedError as error:
-        return Evaluation({}, {}, error)
+        except DivergedError as error:
+            failure = error
+        # The main process alone has all predictions.
+        if job.world.any(failure is not None):
+            return Evaluation({}, {}, failure)
     return Evaluation(results, metrics)
 
 

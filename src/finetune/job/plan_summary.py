@@ -134,7 +134,11 @@ def _group_lines(groups: list[GroupSummary]) -> list[str]:
 def _run_lines(job: PreparedJob) -> list[str]:
     spec, train = job.spec, job.loaders.train
     arithmetic = job.numerics.name + (", compiled" if spec.run.compile else "")
-    device = [*device_lines(job.numerics.device, arithmetic, job.world.local_size), *process_lines(job)]
+    device = [
+        *device_lines(job.numerics.device, arithmetic, job.world.local_size),
+        *process_lines(job),
+        *memory_lines(job),
+    ]
     if train is None or not spec.strategy.trains:
         return [*device, "steps     none: the model is evaluated without training"]
     if job.head_solver.solves:
@@ -185,6 +189,23 @@ def process_lines(job: PreparedJob) -> list[str]:
             f" {_reason_for_idle_processes(job)}"
         )
     return lines
+
+
+def memory_lines(job: PreparedJob) -> list[str]:
+    """Describe whether the model is sharded and activations are checkpointed, and why."""
+    memory = job.memory
+    is_default = job.spec.distributed.sharding == "auto" and memory.mode == "none" and job.world.size == 1
+    if not memory.reason or is_default:
+        return []
+    checkpointing = ", activations of each layer group are computed again in the backward pass"
+    details = checkpointing if memory.checkpoints_activations else ""
+    if not memory.is_sharded:
+        return [f"sharding  none{details}: {memory.reason}"]
+    return [
+        f"sharding  parameters, gradients and optimizer state of trainable layers are divided among {job.world.size}"
+        f" processes{details}: {memory.reason}",
+        "          the rules about weights, gradients and activations, and SageMaker Debugger's hook, are off",
+    ]
 
 
 def _reason_for_idle_processes(job: PreparedJob) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -11,11 +13,12 @@ from finetune.config.hyperparameters import JobSpec, TaskName
 from finetune.data.labels import LabelMap
 from finetune.data.readers.hosts_reader import HostsReader
 from finetune.data.readers.image_survey import survey_images
+from finetune.distributed.memory_plan import NO_SHARDING, MemoryChoice
 from finetune.distributed.virtual_devices import ONE_DEVICE, VirtualDevices
 from finetune.distributed.world import World
 from finetune.errors import DataError
 from finetune.evaluation.forgetting import SourceModel
-from finetune.evaluation.predict import InferenceContext, Predictions, predict
+from finetune.evaluation.predict import InferenceContext, Predictions, ShardedPasses, predict
 from finetune.features.phase_inputs import CachedInputProvider
 from finetune.features.plan import CachePlan
 from finetune.features.warm_pool import WarmPool
@@ -33,7 +36,14 @@ from finetune.job.loaders import Loaders, build_loaders
 from finetune.job.request import Request
 from finetune.job.streams import share_streams, task_of
 from finetune.models.backbone import Backbone
-from finetune.models.load import ModelRequest, Source, load_backbone, locate_source, source_classes
+from finetune.models.load import (
+    ModelRequest,
+    Source,
+    load_backbone,
+    load_without_logging,
+    locate_source,
+    source_classes,
+)
 from finetune.models.preprocessing import has_padding_only_columns
 from finetune.runtime.device import choose_device, use_deterministic_kernels
 from finetune.runtime.memory import keep_freed_memory
@@ -42,10 +52,9 @@ from finetune.runtime.threads import limit_threads
 from finetune.sagemaker.interruption import Interruption
 from finetune.strategies.plan import Plan
 from finetune.strategies.presets import ModelStructure, make_plan
-from finetune.training.activation_checkpointing import checkpoint_activations
 from finetune.training.compile import check_compiler
 from finetune.training.inputs import PhaseInputs
-from finetune.training.kernels.cpu_attention import cpu_attention_kernels
+from finetune.training.sharded import ShardedTraining
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +68,9 @@ class PreparedJob:
         resumes: whether the job resumes from a checkpoint.
         head_solver: whether the head is solved instead of trained in epochs.
         exchange: speed of exchanges between the processes, for the plan; empty for a single process.
+        build_again: loads the same model again, on the CPU, with the weights that it had before training.
+        memory: whether the model is sharded and activations are checkpointed, with the reason.
+        sharded: the model, once its trainable layers are sharded; else `None`.
     """
 
     request: Request
@@ -71,12 +83,15 @@ class PreparedJob:
     numerics: Numerics
     interruption: Interruption
     source_model: SourceModel
+    build_again: Callable[[], Backbone]
     world: World
     devices: VirtualDevices = ONE_DEVICE
     idle_processes: int = 0
     resumes: bool = False
     head_solver: HeadSolver = TRAINED_WITH_OTHER_LAYERS
     exchange: str = ""
+    memory: MemoryChoice = NO_SHARDING
+    sharded: ShardedTraining | None = None
 
     @property
     def spec(self) -> JobSpec:
@@ -91,8 +106,12 @@ class PreparedJob:
         Raises:
             DataError: none of the records can be read.
         """
+        passes: ShardedPasses | None = None
+        if self.sharded is not None:
+            example = self.sharded.features if inputs.takes_features else self.sharded.records
+            passes = ShardedPasses(self.sharded.model.run, example)
         settings = InferenceContext(
-            self.numerics.device, self.numerics.context, self.interruption.requested, self.world
+            self.numerics.device, self.numerics.context, self.interruption.requested, self.world, passes
         )
         with limit_threads(single_threaded=inputs.single_threaded):
             predictions = predict(self.backbone, inputs.source, settings, self.inputs.task, inputs.forward)
@@ -136,19 +155,15 @@ def prepare(request: Request, interruption: Interruption, scratch: Path, world: 
     check_metrics_are_defined(spec, inputs)
     depth = _sixteen_bit_depth(inputs, world)
     ordered = evaluated is None and announced is not None
-    backbone = load_backbone(
-        replace(model_request, labels=inputs.labels.names, sixteen_bit_depth=depth, labels_ordered=ordered), source
+    complete_request = replace(
+        model_request, labels=inputs.labels.names, sixteen_bit_depth=depth, labels_ordered=ordered
     )
+    backbone = load_backbone(complete_request, source)
     numerics = supported_numerics(
         numerics, backbone.module, spec.run.precision, lambda: has_padding_only_columns(backbone)
     )
     move_to_device(backbone, numerics)
     plan = make_plan(spec.strategy, spec.optimization, structure_of(backbone, task))
-    if spec.distributed.activation_checkpointing:
-        trainable = [group for group in backbone.layer_groups() if group.name in plan.ever_trainable]
-        checkpoint_activations(
-            [module for group in trainable for module in group.modules], lambda: cpu_attention_kernels(device)
-        )
     sharing = share_streams(inputs.streams, world, scratch)
     loaders = build_loaders(inputs, backbone, spec, device, sharing, world)
     cache_plan = CachePlan(backbone, plan, spec, numerics)
@@ -166,6 +181,7 @@ def prepare(request: Request, interruption: Interruption, scratch: Path, world: 
         numerics=numerics,
         interruption=interruption,
         source_model=SourceModel(model_request, source),
+        build_again=partial(load_without_logging, complete_request, source),
         world=world,
         head_solver=choose_head_solver(spec, backbone, cache_plan, provider, _training_records(inputs)),
     )

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from torch import Tensor
+
 from finetune.checkpoint.layout import CheckpointName
 from finetune.checkpoint.manifest import CheckpointInfo, Specification
 from finetune.checkpoint.reading import LoadedCheckpoint
@@ -21,7 +23,7 @@ from finetune.config.hyperparameters import CheckpointSpec, JobSpec, TaskName
 from finetune.data.loading.dataset import Subset
 from finetune.data.readers.hosts_reader import readable_records
 from finetune.distributed.virtual_devices import VirtualDevices
-from finetune.distributed.world import World
+from finetune.distributed.world import ProcessLostError, World
 from finetune.errors import JobStopped, UserError
 from finetune.job.inputs import Inputs
 from finetune.models.backbone import Backbone
@@ -30,7 +32,7 @@ from finetune.monitoring.score import BestMetric
 from finetune.runtime.precision import Numerics
 from finetune.sagemaker.interruption import Interruption
 from finetune.strategies.plan import Plan
-from finetune.training.checkpointing import Cadence, Checkpointing
+from finetune.training.checkpointing import Cadence, Checkpointing, SavedByMain
 from finetune.training.state import TrainingState
 from finetune.training.trainer import Checkpoints, NoCheckpoints
 
@@ -152,13 +154,15 @@ class JobCheckpoints:
 
 
 @contextmanager
-def open_checkpoints(
+def open_checkpoints(  # noqa: PLR0913  # by keyword
     found: FoundCheckpoint,
     spec: CheckpointSpec,
     compute_specification: Callable[[], Specification],
     state: TrainingState,
     world: World,
     devices: VirtualDevices,
+    *,
+    sharded: bool = False,
 ) -> Iterator[JobCheckpoints]:
     """Resume all processes, and write further checkpoints in the background until the context exits.
 
@@ -169,30 +173,64 @@ def open_checkpoints(
         state: the state to restore and save.
         world: the processes of the job.
         devices: the virtual devices of the job.
+        sharded: whether the model is sharded, so that all processes restore and save its tensors together.
 
     Raises:
         UserError: the checkpoint belongs to another request or version.
     """
     started = time.monotonic()
-    parts: Mapping[str, Any] | None = None
+    # Whether the main process saves checkpoints; the others are told only if they take part.
+    saves = world.broadcast(found.store is not None) if sharded else found.store is not None
     if found.store is None:
-        parts = world.broadcast(parts)
-        if parts is not None:
-            state.load(parts)
-        yield JobCheckpoints(NoCheckpoints(), found.seconds + time.monotonic() - started, lambda: (0.0, 0.0))
+        _resume_as_main(state, world)
+        saver: Checkpoints = SavedByMain(world.any) if saves else NoCheckpoints()
+        yield JobCheckpoints(saver, found.seconds + time.monotonic() - started, lambda: (0.0, 0.0))
         return
     specification = compute_specification()
-    if found.checkpoint is not None:
+    if found.checkpoint is None:
+        world.broadcast(None)
+    elif sharded:
+        announced = without_tensor_values(found.checkpoint.parts)
+        resume_from(found.checkpoint, specification, state, lambda: world.broadcast(announced))
+    else:
         resume_from(found.checkpoint, specification, state)
-        parts = found.checkpoint.parts
-    world.broadcast(parts)
+        world.broadcast(found.checkpoint.parts)
     load_seconds = found.seconds + time.monotonic() - started
     with BackgroundWriter(found.store) as writer:
         cadence = Cadence(spec.interval_steps, spec.interval_seconds)
-        saver = Checkpointing(writer, specification, cadence, devices=devices)
+        agree = world.any if sharded else bool
+        main_saver = Checkpointing(writer, specification, cadence, devices=devices, agree=agree)
         if found.checkpoint is not None:
-            saver.resumed(state)
-        yield JobCheckpoints(saver, load_seconds, lambda: (saver.stalled, writer.seconds))
+            main_saver.resumed(state)
+        yield JobCheckpoints(main_saver, load_seconds, lambda: (main_saver.stalled, writer.seconds))
+
+
+def _resume_as_main(state: TrainingState, world: World) -> None:
+    """Restore the state that the main process sends, if it resumes from a checkpoint.
+
+    Raises:
+        ProcessLostError: the main process could not restore it.
+    """
+    parts: Mapping[str, Any] | None = world.broadcast(None)
+    if parts is None:
+        return
+    try:
+        state.load(parts)
+    except ValueError as error:
+        # Its cause is in the main process, which checks the tensors of a sharded model for all.
+        raise ProcessLostError(f"Another process of the job could not load the checkpoint: {error}") from error
+
+
+def without_tensor_values(parts: Mapping[str, Any]) -> dict[str, Any]:
+    """Replace the tensors of sharded parts by tensors on the meta device, which all but the main process hold."""
+    replaced = {name: _on_meta_device(parts[name]) for name in ("weights", "optimizer", "best") if name in parts}
+    return {**parts, **replaced}
+
+
+def _on_meta_device(value: Any) -> Any:  # noqa: ANN401 - nested states
+    if isinstance(value, Tensor):
+        return value.to("meta")
+    return {key: _on_meta_device(item) for key, item in value.items()} if isinstance(value, Mapping) else value
 
 
 def build_specification(  # noqa: PLR0913  # the last three by keyword
@@ -263,13 +301,25 @@ def _digest_of_records(part: Subset, task: TaskName) -> str:
     return digest.hexdigest()
 
 
-def resume_from(checkpoint: LoadedCheckpoint, ours: Specification, state: TrainingState) -> None:
+def resume_from(
+    checkpoint: LoadedCheckpoint,
+    ours: Specification,
+    state: TrainingState,
+    announce: Callable[[], object] = lambda: None,
+) -> None:
     """Restore the state of a checkpoint.
+
+    Args:
+        checkpoint: the checkpoint.
+        ours: specification of this job.
+        state: the state to restore.
+        announce: called before, once it is known that the checkpoint belongs to this request.
 
     Raises:
         UserError: the checkpoint belongs to another request or version.
     """
     _check_specification(checkpoint, ours)
+    announce()
     try:
         state.load(checkpoint.parts)
     except ValueError as error:

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import torch
@@ -23,6 +23,7 @@ from finetune.job.evaluate import Evaluation, decide_thresholds, evaluate_parts,
 from finetune.job.export_check import export_and_verify
 from finetune.job.inputs import target_of
 from finetune.job.log_observer import LogObserver, SolvedHeadLogObserver
+from finetune.job.memory import choose_memory, shard_model, use_activation_checkpointing, whole_model
 from finetune.job.outputs import (
     build_report,
     exported_line,
@@ -54,6 +55,7 @@ from finetune.training.observers.rules import Findings
 from finetune.training.observers.tracking import DebuggedInputs, TrackingObserver
 from finetune.training.optim import Schedule
 from finetune.training.run_history import RunHistory, RunHistoryFile
+from finetune.training.sharded import ShardedTraining
 from finetune.training.solve import fit_solved
 from finetune.training.state import EpochMetrics, TrainingState
 from finetune.training.trainer import Training, fit, restore_best
@@ -139,7 +141,9 @@ def run_prepared(job: PreparedJob) -> None:
     idle, resumes = job.world.size - world.size, found.devices is not None
     provider = job.input_provider.in_world(world)
     job = replace(job, world=world, devices=devices, input_provider=provider, idle_processes=idle, resumes=resumes)
+    job = replace(job, memory=choose_memory(job))
     logger.info("%s", describe_plan(job))
+    use_activation_checkpointing(job)
     evaluate_and_export(job, train(job, found))
 
 
@@ -156,6 +160,7 @@ class TrainingResult:
         schedule: learning rate schedule; `None` without gradient steps.
         stopped_by_rule: whether a rule ended training, with `rule_action=stop`.
         failure: error that the job raises after it has written its results.
+        sharded: the trained model, if it is sharded.
     """
 
     state: TrainingState | None
@@ -166,6 +171,7 @@ class TrainingResult:
     schedule: Schedule | None = None
     stopped_by_rule: bool = False
     failure: DivergedError | None = None
+    sharded: ShardedTraining | None = None
 
 
 def train(job: PreparedJob, found: FoundCheckpoint | None) -> TrainingResult:
@@ -177,7 +183,28 @@ def train(job: PreparedJob, found: FoundCheckpoint | None) -> TrainingResult:
     run_history.open(restart=job.spec.checkpoint.resume == "never")
 
     setup, best_metric = build_setup(job), choose_best_metric(job.spec, job.inputs)
-    debugger = create_debugger(job.request.files.debug_hook if job.world.is_main else None, job.backbone.module)
+    # The specification hashes all weights: compute it only for jobs that save checkpoints.
+    hosts = job.world.hosts if "train" in job.request.sharded_purposes() else 1
+    specification = cache(
+        partial(
+            build_specification,
+            *(job.spec, job.inputs, job.backbone, job.plan, job.numerics),
+            best_metric=best_metric,
+            hosts=hosts,
+            solves_head=job.head_solver.solves,
+        )
+    )
+    initial_weights: InitialWeights | None = None
+    if job.world.is_main:
+        with optional("The drift of the layers"):
+            initial_weights = InitialWeights(job.backbone, job.plan.ever_trainable)
+    if job.memory.is_sharded:
+        if found.store is not None:
+            specification()
+        job = replace(job, sharded=shard_model(job))
+
+    debugged = job.world.is_main and job.sharded is None
+    debugger = create_debugger(job.request.files.debug_hook if debugged else None, job.backbone.module)
     inputs = DebuggedInputs(job.input_provider, debugger)
     training = build_training(
         job.spec,
@@ -191,6 +218,7 @@ def train(job: PreparedJob, found: FoundCheckpoint | None) -> TrainingResult:
         setup=setup,
         world=job.world,
         devices=job.devices,
+        sharded=job.sharded,
         bad_records=job.loaders.bad_records,
         best_metric=best_metric,
     )
@@ -201,21 +229,16 @@ def train(job: PreparedJob, found: FoundCheckpoint | None) -> TrainingResult:
     observers = Observers(
         [*build_output_observers(job, training, run_history, debugger), rules] if job.world.is_main else []
     )
-    initial_weights: InitialWeights | None = None
-    if job.world.is_main:
-        with optional("The drift of the layers"):
-            initial_weights = InitialWeights(job.backbone, job.plan.ever_trainable)
-    # The specification hashes all weights: compute it only for jobs that save checkpoints.
-    hosts = job.world.hosts if "train" in job.request.sharded_purposes() else 1
-    specification = partial(
-        build_specification,
-        *(job.spec, job.inputs, job.backbone, job.plan, job.numerics),
-        best_metric=best_metric,
-        hosts=hosts,
-        solves_head=job.head_solver.solves,
-    )
     failure: DivergedError | None = None
-    with open_checkpoints(found, job.spec.checkpoint, specification, state, job.world, job.devices) as checkpoints:
+    with open_checkpoints(
+        found,
+        job.spec.checkpoint,
+        specification,
+        state,
+        job.world,
+        job.devices,
+        sharded=job.sharded is not None,
+    ) as checkpoints:
         timing = training.stepper.timing
         run_history.begin(state.progress.step, checkpoints.load_seconds, timing.snapshot, checkpoints.save_seconds)
         rules.begin()
@@ -239,7 +262,15 @@ def train(job: PreparedJob, found: FoundCheckpoint | None) -> TrainingResult:
     restore_best(state)
     schedule = None if job.head_solver.solves else training.schedule
     return TrainingResult(
-        state, finished, run_history.account, findings, initial_weights, schedule, stopped_by_rule, failure
+        state,
+        finished,
+        run_history.account,
+        findings,
+        initial_weights,
+        schedule,
+        stopped_by_rule,
+        failure,
+        job.sharded,
     )
 
 
@@ -280,6 +311,7 @@ def evaluate_and_export(job: PreparedJob, result: TrainingResult) -> None:
         PlatformError: the model folder cannot be written.
     """
     state, finished = result.state, result.finished
+    job = replace(job, sharded=result.sharded)
     if state is not None and not finished and not state.progress.step:
         logger.info(_NOTHING_TO_EXPORT)
         return
@@ -288,6 +320,9 @@ def evaluate_and_export(job: PreparedJob, result: TrainingResult) -> None:
         job.input_provider.prepare_phase(job.plan.phase(max(0, state.progress.epoch - 1)))
 
     evaluation = evaluate_parts(job) if finished or result.stopped_by_rule else Evaluation({}, {})
+    if job.sharded is not None:
+        # The main process alone exports the model, checks the artifact and measures the layers.
+        job = replace(job, backbone=whole_model(job), sharded=None)
     if job.world.is_main:
         write_outputs(job, result, evaluation)
         return

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import torch
 from torch.amp.grad_scaler import GradScaler
+from torch.optim import Optimizer
 
 from finetune.config.hyperparameters import JobSpec, OptimizationSpec
 from finetune.config.rules import parse_rules
@@ -30,6 +31,7 @@ from finetune.training.losses import Loss, balanced_class_weights
 from finetune.training.optim import Schedule, build_optimizer
 from finetune.training.probe import GuardedProbe, NoProbe, Probe
 from finetune.training.process_watch import ProcessWatch
+from finetune.training.sharded import ShardedTraining
 from finetune.training.state import BestEpoch, EpochMetrics, EpochTotals, Stateful, StreamState, TrainingState
 from finetune.training.step import TrainStep, trains_batch_norm
 from finetune.training.trainable_state import OptimizerState, TrainableWeights
@@ -49,6 +51,7 @@ def build_training(  # noqa: PLR0913  # by keyword
     setup: Setup,
     world: World,
     devices: VirtualDevices,
+    sharded: ShardedTraining | None,
     bad_records: JobBadRecords,
     best_metric: BestMetric,
 ) -> Training:
@@ -66,6 +69,7 @@ def build_training(  # noqa: PLR0913  # by keyword
         setup: Properties of the job, to tailor the advice of the rules.
         world: The processes of the job.
         devices: The virtual devices, at least as many as processes.
+        sharded: The model, if its trainable layers are sharded; their tensors are not inspected.
         bad_records: The bad records found in training.
         best_metric: Determines the best epoch.
 
@@ -76,7 +80,12 @@ def build_training(  # noqa: PLR0913  # by keyword
     _refuse_single_records(optimization, backbone, plan)
     class_weights = _class_weights(optimization, inputs.records, task, numerics)
     loss = Loss(task, optimization.label_smoothing, class_weights)
-    stepper = _build_step(spec, backbone, plan, loss, numerics, setup if world.is_main else None)
+    inspected = setup if world.is_main and sharded is None else None
+    groups = parameter_groups(backbone, plan, optimization.weight_decay)
+    # The last bits of the fused kernel for CPUs depend on the sizes of tensors, which sharding changes.
+    fused = numerics.device.type != "cpu" or devices.count == 1
+    optimizer = build_optimizer(backbone.module, groups, optimization, fused=fused)
+    stepper = _build_step(spec, backbone, optimizer, loss, numerics, inspected)
     return Training(
         stepper=stepper,
         plan=plan,
@@ -94,6 +103,7 @@ def build_training(  # noqa: PLR0913  # by keyword
         world=world,
         devices=devices,
         order=spec.distributed.distributed_order,
+        sharded=sharded,
         bad_records=bad_records,
         watch=ProcessWatch(world, stepper.timing),
         best_metric=best_metric,
@@ -128,12 +138,10 @@ def build_state(
 
 
 def _build_step(
-    spec: JobSpec, backbone: Backbone, plan: Plan, loss: Loss, numerics: Numerics, setup: Setup | None
+    spec: JobSpec, backbone: Backbone, optimizer: Optimizer, loss: Loss, numerics: Numerics, setup: Setup | None
 ) -> TrainStep:
     """Build the step; its tensors are inspected if `setup` is given."""
     optimization, classes = spec.optimization, loss.task.outputs
-    groups = parameter_groups(backbone, plan, optimization.weight_decay)
-    optimizer = build_optimizer(backbone.module, groups, optimization)
     probe: Probe = NoProbe()
     if setup is not None and (rules := _observable_rules(spec)):
         watch = TensorWatch(backbone.module, optimizer, rules, scaled=numerics.scaled, classes=classes, setup=setup)

@@ -46,14 +46,16 @@ class Checkpointing:
         saved: Number of checkpoints started.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # by keyword
         self,
         writer: BackgroundWriter,
         specification: Specification,
         cadence: Cadence,
         clock: Callable[[], float] = time.monotonic,
         cores: int | None = None,
+        *,
         devices: VirtualDevices = ONE_DEVICE,
+        agree: Callable[[bool], bool] = bool,
     ) -> None:
         """Initialize without a saved checkpoint.
 
@@ -64,11 +66,13 @@ class Checkpointing:
             clock: Monotonic clock in seconds.
             cores: CPU cores shared by training and writing; defaults to the cores usable by this process.
             devices: Virtual devices of the job.
+            agree: Called with every decision whether to save, to tell it to the processes that take part in saving.
         """
         self._writer = writer
         self._specification = specification
         self._cadence = cadence
         self._devices = devices
+        self._agree = agree
         self._clock = clock
         self._buffers = SnapshotBuffers()
         self._last_step = 0
@@ -87,18 +91,18 @@ class Checkpointing:
     def step_done(self, state: TrainingState) -> None:
         """Save if a checkpoint is due; postponed to a later step while the previous one is being written."""
         # Check `busy` first: the cost of a write is only known once it is finished.
-        if not self._writer.busy and self._due(state.progress.step):
+        if self._agree(not self._writer.busy and self._due(state.progress.step)):
             self._save(state, "periodic")
 
     def epoch_done(self, state: TrainingState) -> None:
         """Save after an epoch, unless the time since the last checkpoint is too short for its cost."""
-        if not self._writer.busy and self._is_worthwhile():
+        if self._agree(not self._writer.busy and self._is_worthwhile()):
             self._save(state, "epoch")
 
     def save_now(self, state: TrainingState, kind: str) -> None:
         """Save this state unless already saved, and return once it is written."""
         self._wait_for_writer()
-        if self._last_saved != (state.progress.epoch, state.progress.step):
+        if self._agree(self._last_saved != (state.progress.epoch, state.progress.step)):
             self._save(state, kind)
             self._wait_for_writer()
 
@@ -149,3 +153,34 @@ class Checkpointing:
         except PlatformError as error:
             logger.warning("%s", error)
             self._last_saved = None
+
+
+class SavedByMain:
+    """Takes part in the checkpoints of a sharded model, which the main process decides on, gathers and writes."""
+
+    def __init__(self, agree: Callable[[bool], bool]) -> None:
+        """Initialize.
+
+        Args:
+            agree: Returns the decision of the main process.
+        """
+        self._agree = agree
+
+    def step_done(self, state: TrainingState) -> None:
+        """Take part if the main process saves after this step."""
+        self._take_part(state)
+
+    def epoch_done(self, state: TrainingState) -> None:
+        """Take part if the main process saves after this epoch."""
+        self._take_part(state)
+
+    def save_now(self, state: TrainingState, kind: str) -> None:
+        """Take part unless the main process has saved this state already."""
+        del kind
+        self._take_part(state)
+
+    def _take_part(self, state: TrainingState) -> None:
+        if self._agree(False):
+            # The parts with sharded tensors, in the order in which the main process gathers them.
+            state.weights.state_dict()
+            state.optimizer.state_dict()

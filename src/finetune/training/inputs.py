@@ -36,6 +36,7 @@ class PhaseInputs:
         replicated: Whether every process trains that part on whole batches, as the time to exchange gradients would
             exceed that of a step. The result is that of a single process.
         in_lockstep: Whether such processes have to agree before every step, since they exchange parts of the batches.
+        takes_features: Whether the batches enter after the frozen layers.
     """
 
     source: Source
@@ -43,6 +44,7 @@ class PhaseInputs:
     single_threaded: bool = False
     replicated: bool = False
     in_lockstep: bool = False
+    takes_features: bool = False
 
 
 class InputProvider(Protocol):

@@ -16,12 +16,20 @@ from finetune.config.optimizers import OPTIMIZERS
 from finetune.strategies.param_groups import ParameterGroup
 
 
-def build_optimizer(module: nn.Module, groups: Sequence[ParameterGroup], spec: OptimizationSpec) -> Optimizer:
+def build_optimizer(
+    module: nn.Module, groups: Sequence[ParameterGroup], spec: OptimizationSpec, *, fused: bool = True
+) -> Optimizer:
     """Build an optimizer whose groups carry their name and, as `peak_lr`, the learning rate to be scheduled.
 
     Adam uses the fused kernel, which takes a third of the time of separate operations on a CPU too. The fused SGD
     kernel (PyTorch 2.11) is not used: it assumes that the momentum of all parameters of a group starts in the same
     step, and starts from uninitialized memory if float16 gradients overflow in the first step.
+
+    Args:
+        module: The model.
+        groups: Its trainable parameters.
+        spec: Optimizer and its hyperparameters.
+        fused: Whether Adam may use the fused kernel.
     """
     parameters = dict(module.named_parameters())
     param_groups = [
@@ -38,9 +46,9 @@ def build_optimizer(module: nn.Module, groups: Sequence[ParameterGroup], spec: O
     momentum = OPTIMIZERS[spec.optimizer].momentum if spec.momentum is None else spec.momentum
     match spec.optimizer:
         case "adamw":
-            return torch.optim.AdamW(param_groups, betas=betas, eps=spec.eps, fused=True)
+            return torch.optim.AdamW(param_groups, betas=betas, eps=spec.eps, fused=fused)
         case "adam":
-            return torch.optim.Adam(param_groups, betas=betas, eps=spec.eps, fused=True)
+            return torch.optim.Adam(param_groups, betas=betas, eps=spec.eps, fused=fused)
         case "sgd":
             return torch.optim.SGD(param_groups, momentum=momentum)
         case "nag":

@@ -12,6 +12,8 @@ from torch.optim import Optimizer
 
 from finetune.data.loading.batches import Batch
 from finetune.distributed.data_parallel import DataParallel, PassContext
+from finetune.distributed.fully_sharded import FullySharded
+from finetune.distributed.gradient_norm import clip_grad_norm
 from finetune.distributed.virtual_devices import shard_seed
 from finetune.models.backbone import Backbone, Outputs
 from finetune.monitoring.timing import Timing
@@ -23,6 +25,8 @@ from finetune.training.state import EpochTotals
 
 Forward = Callable[[Mapping[str, Tensor]], Outputs]
 """The part of the model that a batch's inputs enter."""
+Parallel = DataParallel[Outputs] | FullySharded[Outputs]
+"""Computes shards in several processes."""
 
 
 def seed_generators(seed: int, device: torch.device) -> None:
@@ -80,22 +84,24 @@ class TrainStep:
         for batch in batches:
             mean += self._backward(batch, records, totals, forward)
         with self.timing.device("update"):
-            self._update()
+            self._update(torch.nn.utils.clip_grad_norm_)
         return mean
 
     def run_shards(
         self,
         batches: Mapping[int, Sequence[Batch]],
         records: Sequence[int],
+        passes: Sequence[int],
         step: int,
         totals: EpochTotals,
-        parallel: DataParallel[Outputs],
+        parallel: Parallel,
     ) -> Tensor:
         """Update the model once, as `run` does, by the mean loss over all records of all shards.
 
         Args:
             batches: Batches of the step by shard, for the shards of this process.
             records: Number of trained records of each shard, of all processes.
+            passes: Number of trained batches of each shard, of all processes.
             step: Number of the step in the job.
             totals: Totals of the epoch, over all processes.
             parallel: Computes the sums over all processes.
@@ -116,11 +122,18 @@ class TrainStep:
                     self._backward(batch, sum(records), own, parallel.forward)
             return own.sums()
 
-        sums = parallel.step([count > 0 for count in records], run_shard, totals.size)
+        sums = parallel.step(passes, run_shard, totals.size)
         with self.timing.device("update"):
-            self._update()
+            self._update(clip_grad_norm)
         totals.add_sums(sums, sum(records))
         return (sums[0] / sum(records)).float()
+
+    def made_up_loss(self, inputs: Mapping[str, Tensor], forward: Forward) -> Tensor:
+        """Return a loss of made-up records, 0-d, whose gradients reach the same parameters as those of a batch."""
+        with self.numerics.context(), cpu_attention_kernels(self.numerics.device):
+            outputs = forward(inputs)
+        all_logits = [outputs.logits, *(logits for _, logits in outputs.auxiliary)]
+        return torch.stack([logits.float().sum() for logits in all_logits]).sum()
 
     def trained_batches(self, batches: Sequence[Batch]) -> list[Batch]:
         """Return the batches that a step uses: without empty ones, and those that batch normalization refuses."""
@@ -145,14 +158,14 @@ class TrainStep:
         totals.add(batch_loss.detach(), outputs.logits.detach(), targets)
         return step_loss.detach()
 
-    def _update(self) -> None:
+    def _update(self, clip: Callable[[list[nn.Parameter], float], object]) -> None:
         # Otherwise fused optimizers and external observers such as smdebug's hook would see scaled gradients.
         self.scaler.unscale_(self.optimizer)
         if self.probe.is_sampling:
             self.probe.after_backward()
         if self.clip_norm is not None:
             parameters = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
-            torch.nn.utils.clip_grad_norm_(parameters, self.clip_norm)
+            clip(parameters, self.clip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)

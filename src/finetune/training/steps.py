@@ -9,13 +9,11 @@ from torch import Tensor
 
 from finetune.data.loading.batches import Batch
 from finetune.data.loading.shares import WHOLE_BATCHES, Share
-from finetune.distributed.data_parallel import DataParallel, Order
 from finetune.distributed.shares import ReplicatedBatches, ShardsOfBatches
 from finetune.distributed.virtual_devices import VirtualDevices
 from finetune.distributed.world import World
-from finetune.models.backbone import Outputs
 from finetune.training.state import EpochTotals
-from finetune.training.step import Forward, TrainStep
+from finetune.training.step import Forward, Parallel, TrainStep
 
 _AGREEMENT_STEPS = 16
 """Steps between agreements of processes that do not wait for each other otherwise."""
@@ -135,21 +133,19 @@ class ShardedSteps:
     def __init__(
         self,
         stepper: TrainStep,
-        forward: Forward,
+        parallel: Parallel,
         world: World,
         accumulation: int,
         devices: VirtualDevices,
-        order: Order,
     ) -> None:
         """Initialize for the parameters that are trainable now.
 
         Args:
             stepper: The step.
-            forward: The part of the model that the batches enter.
+            parallel: Computes the shards, with the part of the model that the batches enter.
             world: The processes of the job.
             accumulation: Batches per step.
             devices: The virtual devices, at least as many as processes.
-            order: Order of the sums over shards.
         """
         share = ShardsOfBatches(devices.count, world, devices.minimum)
         self.share: Share = share
@@ -159,22 +155,24 @@ class ShardedSteps:
         self._stepper = stepper
         self._world = world
         self._records = [0] * devices.count
-        self._parallel: DataParallel[Outputs] = DataParallel(
-            stepper.backbone.module, forward, devices.count, world, order=order
-        )
+        self._passes = [0] * devices.count
+        self._parallel = parallel
 
     def agree(self, group: Sequence[Batch], step: int, own: Situation) -> Agreement:
-        """Agree, and exchange the number of records of every shard."""
+        """Agree, and exchange the numbers of records and of passes of every shard."""
         del step
-        counts = [0] * len(self._records)
+        records, passes = [0] * len(self._records), [0] * len(self._passes)
         for shard, batches in self._by_shard(group).items():
-            counts[shard] = sum(len(batch.targets) for batch in self._stepper.trained_batches(batches))
-        agreement, self._records = _agree(self._world, group, own, counts)
+            trained = self._stepper.trained_batches(batches)
+            records[shard], passes[shard] = sum(len(batch.targets) for batch in trained), len(trained)
+        agreement, sums = _agree(self._world, group, own, [*records, *passes])
+        self._records, self._passes = sums[: len(records)], sums[len(records) :]
         return agreement
 
     def run(self, group: Sequence[Batch], step: int, totals: EpochTotals) -> Tensor:
         """Update the model."""
-        return self._stepper.run_shards(self._by_shard(group), self._records, step, totals, self._parallel)
+        shards = self._by_shard(group)
+        return self._stepper.run_shards(shards, self._records, self._passes, step, totals, self._parallel)
 
     def close(self) -> None:
         """Release the buffers and hooks of the gradient exchange."""

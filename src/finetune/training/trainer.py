@@ -7,10 +7,12 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from finetune.data.loading.batches import Batch
-from finetune.distributed.data_parallel import Order
+from finetune.distributed.data_parallel import DataParallel, Order
+from finetune.distributed.fully_sharded import FullySharded
 from finetune.distributed.virtual_devices import VirtualDevices
 from finetune.distributed.world import World
 from finetune.errors import DataError, DivergedError, JobStopped
@@ -22,8 +24,9 @@ from finetune.training.inputs import InputProvider, PhaseInputs
 from finetune.training.observers.base import Observer
 from finetune.training.optim import Schedule, set_learning_rates
 from finetune.training.process_watch import ProcessWatch
+from finetune.training.sharded import ShardedTraining
 from finetune.training.state import EpochMetrics, TrainingState
-from finetune.training.step import TrainStep
+from finetune.training.step import Parallel, TrainStep
 from finetune.training.steps import ShardedSteps, Situation, Steps, WholeSteps
 
 
@@ -100,6 +103,7 @@ class Training:
         world: The processes of the job, which train together.
         devices: The virtual devices, at least as many as processes.
         order: Order of the sums over shards.
+        sharded: The model, if its trainable layers are sharded, in a single phase; else `None`.
         bad_records: The bad records found in training.
         watch: Compares the processes of the job after each epoch.
         best_metric: Determines the best epoch and early stopping.
@@ -117,6 +121,7 @@ class Training:
     world: World
     devices: VirtualDevices
     order: Order
+    sharded: ShardedTraining | None
     bad_records: JobBadRecords
     watch: ProcessWatch
     best_metric: BestMetric
@@ -206,7 +211,14 @@ def steps_of_phase(training: Training, inputs: PhaseInputs) -> Steps:
     stepper, world, accumulation = training.stepper, training.world, training.accumulation
     if training.devices.count == 1 or inputs.replicated:
         return WholeSteps(stepper, inputs.forward, world, accumulation, in_lockstep=inputs.in_lockstep)
-    return ShardedSteps(stepper, inputs.forward, world, accumulation, training.devices, training.order)
+    shards = training.devices.count
+    parallel: Parallel
+    if training.sharded is None:
+        parallel = DataParallel(stepper.backbone.module, inputs.forward, shards, world, order=training.order)
+    else:
+        idle_pass = partial(stepper.made_up_loss, training.sharded.features)
+        parallel = FullySharded(training.sharded.model, inputs.forward, shards, world, idle_pass)
+    return ShardedSteps(stepper, parallel, world, accumulation, training.devices)
 
 
 def next_group(
