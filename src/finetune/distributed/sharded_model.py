@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar
 
 import torch
@@ -78,7 +79,7 @@ class ShardedModel:
 
     def run(self, function: Callable[[Argument], Result], argument: Argument) -> Result:
         """Run the model or a part of it, with or without gradients, in a function that calls its modules."""
-        result: Result = self._root(function, argument)
+        result, _ = self._root(function, argument)
         if not torch.is_grad_enabled():
             self.reshard()
         return result
@@ -132,8 +133,20 @@ class _Root(nn.Module):
         super().__init__()
         self.module = module
 
-    def forward(self, function: Callable[[Any], object], argument: object) -> object:
-        return function(argument)
+    def forward(self, function: Callable[[Any], Result], argument: object) -> tuple[Result, list[Tensor]]:
+        """Return the result with its tensors, as FSDP2 finds tensors in lists but not in any dataclass."""
+        result = function(argument)
+        return result, list(_tensors(result))
+
+
+def _tensors(value: object) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, tuple | list):
+        for item in value:
+            yield from _tensors(item)
+    elif is_dataclass(value):
+        yield from _tensors([getattr(value, field.name) for field in fields(value)])
 
 
 def _return(argument: object) -> object:
@@ -185,18 +198,25 @@ def _calls(module: nn.Module, units: Sequence[nn.Module], run_example: Callable[
 
 
 def _use_contiguous_parameters(module: nn.Module, replicated: set[nn.Parameter]) -> None:
-    """Lay out sharded parameters contiguously, as FSDP2 requires; convolutions keep computing in channels-last format.
+    """Lay out sharded parameters contiguously, as FSDP2 does; convolutions keep computing in channels-last format.
 
     The format of a convolution follows from its input and its weight, so its input must have the format instead.
     """
     for layer in module.modules():
         for parameter in layer.parameters(recurse=False):
-            if parameter not in replicated and not parameter.is_contiguous():
-                if parameter.dim() == 4:
+            if parameter not in replicated:
+                if parameter.dim() == 4 and parameter.stride() == _channels_last_strides(parameter):
                     layer.register_forward_pre_hook(_to_channels_last)
                 parameter.data = parameter.data.contiguous()
 
 
 def _to_channels_last(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     first, *others = inputs
-    return (first.contiguous(memory_format=torch.channels_last), *others)
+    dense = first.contiguous(memory_format=torch.channels_last)
+    # For images of one pixel, the strides alone tell the format.
+    return (dense.as_strided(dense.shape, _channels_last_strides(dense)), *others)
+
+
+def _channels_last_strides(tensor: Tensor) -> tuple[int, ...]:
+    _, channels, height, width = tensor.shape
+    return (channels * height * width, 1, channels * width, channels)

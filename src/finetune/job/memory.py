@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ from finetune.distributed.memory_plan import (
 from finetune.distributed.sharded_model import ShardedModel
 from finetune.errors import UserError
 from finetune.job.prepare import PreparedJob, move_to_device
-from finetune.models.backbone import Backbone, ImageInput, ModelInput
+from finetune.models.backbone import Backbone, ImageInput, ModelInput, Outputs
 from finetune.strategies.freezing import apply_trainable
 from finetune.training.activation_checkpointing import checkpoint_activations
 from finetune.training.activation_memory import measure_activations
@@ -96,13 +97,14 @@ def measure_memory(job: PreparedJob) -> ModelMemory:
     """Count the parameters, and measure the activations of a pass by forward passes of a few records."""
     backbone, phase = job.backbone, job.plan.phases[-1]
     apply_trainable(backbone, phase.trainable)
+    trainable = _TrainablePart(job)
     sizes = {name: parameter.numel() for name, parameter in backbone.module.named_parameters()}
     groups = [group for group in backbone.layer_groups() if group.name in job.plan.ever_trainable]
     units = [sum(sizes[name] for name in group.parameters) for group in groups]
     roots = [module for group in groups for module in group.modules]
     few, more = (
-        measure_activations(backbone.module, roots, lambda inputs=inputs: _run_trainable(job, inputs))  # type: ignore[misc]
-        for inputs in (_inputs(job, count, backbone.expects.max_length) for count in _MEASURED_RECORDS)
+        measure_activations(backbone.module, roots, partial(trainable.run_records, records))
+        for records in (_inputs(job, count, backbone.expects.max_length) for count in _MEASURED_RECORDS)
     )
     records = -(-job.spec.optimization.batch_size // job.devices.count)
     activations = few.at(records, _MEASURED_RECORDS[0], more, _MEASURED_RECORDS[1])
@@ -132,12 +134,15 @@ def shard_model(job: PreparedJob) -> ShardedTraining:
     """
     backbone, (phase,) = job.backbone, job.plan.phases
     apply_trainable(backbone, phase.trainable)
+    # Splits the model by running it as a whole.
+    job.input_provider.prepare_phase(phase)
+    trainable = _TrainablePart(job)
     records = _inputs(job, 2)
-    features = _features(job, records)
+    features = trainable.features(records)
     model = ShardedModel(
         backbone.module,
         [module for group in backbone.layer_groups() for module in group.modules],
-        [lambda: backbone.forward(records), lambda: _run_suffix(job, features)],
+        [lambda: backbone.forward(records), lambda: trainable.forward(features)],
         job.world,
         replicated=[parameter for parameter in backbone.module.parameters() if not parameter.requires_grad],
     )
@@ -176,24 +181,24 @@ def _inputs(job: PreparedJob, records: int, tokens: int = 1) -> dict[str, Tensor
     return {name: tensor.to(job.numerics.device) for name, tensor in inputs.items()}
 
 
-def _split_index(job: PreparedJob) -> int:
-    return job.cache_plan.split_index(job.plan.phases[-1])
+class _TrainablePart:
+    """The layers that are trained in the last phase, after those that are frozen until then."""
 
+    def __init__(self, job: PreparedJob) -> None:
+        index = job.cache_plan.split_index(job.plan.phases[-1])
+        self._split = job.backbone.split(index) if index else None
+        self._numerics = job.numerics
+        self.forward = job.backbone.forward if self._split is None else self._split.suffix
 
-def _features(job: PreparedJob, records: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """Inputs of the layers after the frozen ones."""
-    index = _split_index(job)
-    with job.numerics.context():
-        return job.backbone.split(index).prefix(records) if index else records
+    def features(self, records: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Compute the inputs of these layers."""
+        if self._split is None:
+            return records
+        with self._numerics.context():
+            return self._split.prefix(records)
 
-
-def _run_suffix(job: PreparedJob, features: Mapping[str, Tensor]) -> object:
-    index = _split_index(job)
-    forward = job.backbone.split(index).suffix if index else job.backbone.forward
-    return forward(features)
-
-
-def _run_trainable(job: PreparedJob, records: Mapping[str, Tensor]) -> object:
-    features = _features(job, records)
-    with job.numerics.context(), cpu_attention_kernels(job.numerics.device):
-        return _run_suffix(job, features)
+    def run_records(self, records: Mapping[str, Tensor]) -> Outputs:
+        """Run these layers as in training."""
+        features = self.features(records)
+        with self._numerics.context(), cpu_attention_kernels(self._numerics.device):
+            return self.forward(features)
