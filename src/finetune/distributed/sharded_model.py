@@ -213,8 +213,21 @@ def _use_contiguous_parameters(module: nn.Module, replicated: set[nn.Parameter])
 def _to_channels_last(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     first, *others = inputs
     dense = first.contiguous(memory_format=torch.channels_last)
-    # For images of one pixel, the strides alone tell the format.
-    return (dense.as_strided(dense.shape, _channels_last_strides(dense)), *others)
+    if dense.stride() != _channels_last_strides(dense):
+        dense = _ChannelsLastStrides.apply(dense)  # type: ignore[no-untyped-call]  # untyped in torch
+    return (dense, *others)
+
+
+class _ChannelsLastStrides(torch.autograd.Function):
+    """Changes the strides of images of one pixel, which alone tell their format; gradients keep theirs."""
+
+    @staticmethod
+    def forward(_: Any, images: Tensor) -> Tensor:  # noqa: ANN401 - untyped in torch
+        return images.as_strided(images.shape, _channels_last_strides(images))
+
+    @staticmethod
+    def backward(_: Any, gradient: Tensor) -> Tensor:  # noqa: ANN401
+        return gradient
 
 
 def _channels_last_strides(tensor: Tensor) -> tuple[int, ...]:
