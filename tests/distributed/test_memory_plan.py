@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from finetune.distributed.memory_plan import MemoryMode, ModelMemory, choose_memory_mode
+from finetune.distributed.memory_plan import MemoryMode, ModelMemory, choose_memory_mode, least_memory_mode
 from finetune.errors import UserError
 
 GB = 10**9
@@ -30,18 +30,21 @@ SMALL = ModelMemory(100_000_000, 10_000_000, 5_000_000, 2 * GB, GB // 2)
     ],
 )
 def test_first_fitting_mode_is_chosen(memory: ModelMemory, device_gb: int, devices: int, expected: MemoryMode) -> None:
-    assert choose_memory_mode(memory, [device_gb * GB] * devices, devices) == expected
+    choice = choose_memory_mode(memory, [device_gb * GB] * devices, devices)
+    assert choice.mode == expected
+    assert f"GB of its {device_gb}.0 GB" in choice.reason
+    assert (" without sharding" in choice.reason) == (expected != "none")
 
 
 def test_smallest_device_decides() -> None:
-    assert choose_memory_mode(SMALL, [3 * GB, 24 * GB], 2) == "checkpointing"
+    assert choose_memory_mode(SMALL, [3 * GB, 24 * GB], 2).mode == "checkpointing"
 
 
 def test_bytes_of_parameters() -> None:
     memory = ModelMemory(1000, 100, 10, 7, 5)
     assert memory.bytes_per_device("none", 1, 1) == 16 * 1000 + 4 * 100 + 7
     assert memory.bytes_per_device("checkpointing", 2, 2) == 16 * 1000 + 4 * 100 + 5
-    assert memory.bytes_per_device("full", 2, 2) == 8 * 1000 + 2 * 100 + 7 + 6 * 4 * 10
+    assert memory.bytes_per_device("full", 2, 2) == 8 * 1000 + 4 * 100 + 7 + 6 * 4 * 10
 
 
 @pytest.mark.parametrize(
@@ -59,12 +62,18 @@ def test_error_states_what_fits() -> None:
     found = re.search(pattern, str(error.value))
     assert found is not None
     devices, gigabytes = int(found[1]), int(found[2])
-    assert choose_memory_mode(LARGE, [16 * GB] * devices, devices) == "full+checkpointing"
-    assert choose_memory_mode(LARGE, [gigabytes * GB] * 2, 2) == "full+checkpointing"
+    assert choose_memory_mode(LARGE, [16 * GB] * devices, devices).mode == "full+checkpointing"
+    assert choose_memory_mode(LARGE, [gigabytes * GB] * 2, 2).mode == "full+checkpointing"
     with pytest.raises(UserError):
         choose_memory_mode(LARGE, [(gigabytes - 1) * GB] * 2, 2)
 
 
 def test_without_checkpointing_only_sharding_can_help() -> None:
     with pytest.raises(UserError, match="sharded over all devices"):
-        choose_memory_mode(LARGE, [16 * GB] * 4, 4, checkpointing=False)
+        choose_memory_mode(LARGE, [16 * GB] * 4, 4, ["none", "full"])
+
+
+def test_mode_with_the_least_memory() -> None:
+    assert least_memory_mode(LARGE, [16 * GB] * 2, 2) == "full+checkpointing"
+    assert least_memory_mode(LARGE, [16 * GB] * 2, 2, ["none", "checkpointing"]) == "checkpointing"
+    assert least_memory_mode(LARGE, [16 * GB], 1) == "checkpointing"

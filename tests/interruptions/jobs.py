@@ -41,6 +41,8 @@ TOUCHY_RULES = {
     "StepOutlier": "stddev=0",
 }
 """Rules with findings in healthy jobs: at once, after several samples, after epochs, and by wall-clock time."""
+RULES_WITHOUT_TENSORS = "LossNotDecreasing:num_steps=1:diff_percent=99,ClassImbalance:samples=1:threshold_imbalance=0.5"
+"""Those that do not look at tensors, which a sharded model does not show."""
 _BASE = {
     "rules": ",".join(f"{name}:{parameters}" for name, parameters in TOUCHY_RULES.items()),
     "epochs": "4",

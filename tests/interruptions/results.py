@@ -14,7 +14,7 @@ from torch import Tensor
 from finetune.job.resume import CHANGEABLE
 from sagemaker_simulator import JobFolder
 
-MAY_DIFFER = {*CHANGEABLE, "processes_per_host", "resume", "s3_uri", "checkpoint_s3_uri"}
+MAY_DIFFER = {*CHANGEABLE, "processes_per_host", "sharding", "resume", "s3_uri", "checkpoint_s3_uri"}
 
 
 @dataclass(frozen=True)

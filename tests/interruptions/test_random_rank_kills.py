@@ -1,4 +1,4 @@
-"""Kills one or all processes of a job at random moments; each start has another number of processes."""
+"""Kills one or all processes of a job at random moments; each start has another number of processes, or sharding."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import random
 import shutil
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from sagemaker_simulator import TrainingRequest
-from tests.interruptions.jobs import text_job, vision_job
+from tests.interruptions.jobs import RULES_WITHOUT_TENSORS, text_job, vision_job
 from tests.interruptions.results import assert_same_bits, read_output
-from tests.interruptions.starts import Zygote
+from tests.interruptions.starts import Zygote, with_changes
 from tests.support.forked_ranks import Ranks, start_ranks, train_in_ranks
 
 RANKS = (1, 2, 3, 4)
@@ -74,25 +74,29 @@ def interrupt(ranks: Ranks, moment: Moment, rng: random.Random) -> str:
 
 
 def assert_rank_kills_change_nothing(
-    zygote: Zygote, request: TrainingRequest, folder: Path, rng: random.Random, kills: int
+    zygote: Zygote, requests: Sequence[TrainingRequest], folder: Path, rng: random.Random, kills: int
 ) -> None:
-    """Run a job in one process; then from the beginning to the end as often as needed, with `kills` kills in total."""
-    expected = read_output(train_in_ranks(zygote, request, folder / "whole", 1))
+    """Run a job in one process; then from the beginning to the end as often as needed, with `kills` kills in total.
+
+    Each start has any of the requests, which differ in nothing that the result depends on.
+    """
+    expected = read_output(train_in_ranks(zygote, requests[0], folder / "whole", 1))
     root, done = folder / "opt-ml", 0
     while done < kills:
         moment, count = draw_moment(rng), rng.choice(RANKS)
-        ranks = start_ranks(zygote, request, root, count)
+        number = rng.randrange(len(requests))
+        ranks = start_ranks(zygote, requests[number], root, count)
         outcome = interrupt(ranks, moment, rng)
         done += outcome == "killed"
         sys.stdout.write(
-            f"{count} processes, {moment.signal.name} to {'all' if moment.everyone else 'one'} {moment.seconds:.3f} s"
+            f"request {number}, {count} processes, {moment.signal.name} to {'all' if moment.everyone else 'one'} {moment.seconds:.3f} s"
             f" after {moment.name}: {outcome}\n"
         )
         if outcome == "ended":
             assert "Done." in ranks.text(), ranks.text()
             assert_same_bits(read_output(ranks.folder), expected)
             shutil.rmtree(root)
-    assert_same_bits(read_output(train_in_ranks(zygote, request, root, rng.choice(RANKS))), expected)
+    assert_same_bits(read_output(train_in_ranks(zygote, rng.choice(requests), root, rng.choice(RANKS))), expected)
 
 
 def kills_of(default: int) -> int:
@@ -103,10 +107,20 @@ def kills_of(default: int) -> int:
 @pytest.mark.timeout(14_400)
 def test_text_job_with_killed_ranks_has_the_same_bits(zygote: Zygote, tmp_path: Path, seed: str) -> None:
     job = text_job(tmp_path / "job", "full", virtual_devices="4", gradient_accumulation_steps="1", epochs="8")
-    assert_rank_kills_change_nothing(zygote, job.request, tmp_path, random.Random(f"{seed} texts"), kills_of(15))
+    assert_rank_kills_change_nothing(zygote, [job.request], tmp_path, random.Random(f"{seed} texts"), kills_of(15))
 
 
 @pytest.mark.timeout(14_400)
 def test_image_job_with_killed_ranks_has_the_same_bits(zygote: Zygote, tmp_path: Path, seed: str) -> None:
     job = vision_job(tmp_path / "job", "from_scratch", virtual_devices="4", batch_size="24")
-    assert_rank_kills_change_nothing(zygote, job.request, tmp_path, random.Random(f"{seed} images"), kills_of(5))
+    assert_rank_kills_change_nothing(zygote, [job.request], tmp_path, random.Random(f"{seed} images"), kills_of(5))
+
+
+@pytest.mark.timeout(14_400)
+def test_job_with_killed_ranks_and_changing_sharding_has_the_same_bits(
+    zygote: Zygote, tmp_path: Path, seed: str
+) -> None:
+    # Gradients are clipped by their norm; early stopping keeps the weights of the best epoch in checkpoints.
+    job = text_job(tmp_path / "job", "partial", virtual_devices="4", epochs="8", rules=RULES_WITHOUT_TENSORS)
+    requests = [with_changes(job, sharding=sharding).request for sharding in ("none", "full")]
+    assert_rank_kills_change_nothing(zygote, requests, tmp_path, random.Random(f"{seed} sharding"), kills_of(5))
