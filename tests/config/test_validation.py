@@ -26,6 +26,9 @@ def test_rules_name_declared_hyperparameters() -> None:
             {"strategy": "feature_extraction", "head_solver": "lbfgs", "compile": "true"},
             "head_solver='lbfgs' takes no training steps",
         ),
+        ({"sharding": "full", "strategy": "gradual"}, "sharding='full' is not supported with strategy='gradual'"),
+        ({"sharding": "full", "compile": "true"}, "sharding='full' and compile=true cannot be combined"),
+        ({"sharding": "full", "distributed_order": "fast"}, "sharding='full' sums gradients in the fixed order only"),
         ({"label_column": "a", "text_column": "a"}, "label_column, text_column and text_pair_column must"),
     ],
 )

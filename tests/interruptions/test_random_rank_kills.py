@@ -89,8 +89,8 @@ def assert_rank_kills_change_nothing(
         outcome = interrupt(ranks, moment, rng)
         done += outcome == "killed"
         sys.stdout.write(
-            f"request {number}, {count} processes, {moment.signal.name} to {'all' if moment.everyone else 'one'} {moment.seconds:.3f} s"
-            f" after {moment.name}: {outcome}\n"
+            f"request {number}, {count} processes, {moment.signal.name} to {'all' if moment.everyone else 'one'}"
+            f" {moment.seconds:.3f} s after {moment.name}: {outcome}\n"
         )
         if outcome == "ended":
             assert "Done." in ranks.text(), ranks.text()

@@ -36,7 +36,7 @@ CASES = {
         {"precision": "bf16", "virtual_devices": "4", "gradient_clip_norm": "0.5", "activation_checkpointing": "true"},
         (1, 2, 3),
     ),
-    # Three processes, but four shards: one process makes two passes per step, and the others one of them without records.
+    # Of three processes, one computes two of the four shards; the others make a pass without records meanwhile.
     "texts, partial, fp32": Case(text_job, "partial", {"precision": "fp32", "virtual_devices": "4"}, (2, 3)),
     "images, from scratch, bf16": Case(
         vision_job,
@@ -111,4 +111,4 @@ def test_only_the_head_is_not_sharded(zygote: Zygote, tmp_path: Path) -> None:
     train_in_ranks(zygote, job.request, tmp_path / "opt-ml", 2)
     log = (tmp_path / "opt-ml-rank-0.log").read_text("utf-8")
     assert "sharding  none: only the head is trained" in log
-    assert "note      sharding has no effect: only the head is trained" in log
+    assert "sharding has no effect: only the head is trained" in log
