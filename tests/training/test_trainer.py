@@ -141,8 +141,8 @@ def test_frozen_layers_run_once_per_record_and_view() -> None:
     run.backbone.module.stem.register_forward_hook(lambda _module, inputs, _output: passes.append(len(inputs[0])))
     run.fit()
     training, validation = 3, 2
-    # Before that, one record is run to find the shapes at the split, and to check that folded layers give the same.
-    assert passes == [1, 1] + [16] * (2 * training + validation)
+    # Before that, two records are run to find the shapes at the split, and to check that folded layers give the same.
+    assert passes == [2, 2] + [16] * (2 * training + validation)
 
 
 def test_frozen_layers_do_not_change() -> None:
