@@ -44,7 +44,7 @@ def main(image: str, train: str, images: str, output: str, *values: str) -> None
     transformer = estimator.transformer(
         1, "local", strategy="SingleRecord", accept="application/jsonlines", output_path=f"file://{output}/transformed"
     )
-    transformer.transform(f"file://{images}", content_type=IMAGES)
+    transformer.transform(f"file://{images}", content_type=IMAGES, wait=False)
 
 
 if __name__ == "__main__":

@@ -36,7 +36,9 @@ def main(settings: Settings) -> None:
     )
     data = settings.channels.get(DATA) or next(iter(settings.channels.values()))
     split_type = "Line" if has_lines else None
-    transformer.transform(data, content_type=content_type, split_type=split_type, wait=settings.wait)
+    # In local mode the call returns at the end of the job; waiting would query CloudWatch for its log.
+    wait = settings.wait and not settings.local
+    transformer.transform(data, content_type=content_type, split_type=split_type, wait=wait)
     print(f"The predictions: {settings.output}")
 
 
