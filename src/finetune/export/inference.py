@@ -43,7 +43,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageChops
+from PIL import ExifTags, Image, ImageChops, UnidentifiedImageError
 from torch import Tensor, nn
 from torchvision.transforms.v2 import InterpolationMode, functional
 
@@ -316,7 +316,8 @@ def decode_image(content: bytes, side: int = MAX_PIXELS, sixteen_bit_depth: int 
             pixels = _pixels(image, content, sixteen_bit_depth)
             orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
     except _PILLOW_ERRORS as error:
-        raise ValueError(f"the image cannot be decoded: {error}") from error
+        cause = "its format is unknown" if isinstance(error, UnidentifiedImageError) else error
+        raise ValueError(f"the image cannot be decoded: {cause}") from error
     upright = (
         Image.fromarray(pixels).transpose(_TRANSPOSES[int(orientation) - 2]) if orientation in range(2, 9) else pixels
     )
