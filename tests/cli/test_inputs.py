@@ -56,6 +56,13 @@ def test_text_files_have_a_text_per_line(tmp_path: Path) -> None:
     assert found(TEXTS, path) == [Item(f"{path}:1", ("one, two",)), Item(f"{path}:3", ("three",))]
 
 
+def test_binary_files_are_one_fault(tmp_path: Path) -> None:
+    paths = [tmp_path / "image.png", tmp_path / "table.csv"]
+    for path in paths:
+        path.write_bytes(b"\x89PNG\r\n\x1a\n\0\0\n\xff\n")
+    assert found(TEXTS, *paths) == [Fault(str(path), "is not a text file") for path in paths]
+
+
 def test_folders_of_texts_are_read_in_name_order(tmp_path: Path) -> None:
     second, first = write(tmp_path / "b.txt", "two\n"), write(tmp_path / "a" / "c.csv", "text\none\n")
     write(tmp_path / "image.jpg")

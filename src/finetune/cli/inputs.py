@@ -28,6 +28,8 @@ TABLES: Mapping[str, str] = {
     ".json": _JSON,
 }
 """Kinds of tables by the endings of their files."""
+_BINARY_BYTES = 1024
+"""Number of leading bytes that may not contain a zero byte in text files."""
 _TEXT_ENDINGS = frozenset({".txt", ".text"})
 
 
@@ -126,6 +128,10 @@ def _file(path: Path, model: ModelInputs, columns: TableColumns) -> Iterator[Ite
         yield Item(str(path), path)
         return
     with path.open("rb") as file:
+        if b"\0" in file.read(_BINARY_BYTES):
+            yield Fault(str(path), "is not a text file")
+            return
+        file.seek(0)
         if kind is None:
             yield from _texts_or_paths(str(path), path.parent, file, model)
         else:
