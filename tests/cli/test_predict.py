@@ -5,7 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
+import subprocess
+import sys
 import tarfile
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -17,6 +21,14 @@ from tests.support.artifact_folders import bert_folder
 from tests.support.artifact_images import encode_image, make_image
 from tests.support.exported_models import LABELS, ModelSetup
 
+ROOT = Path(__file__).resolve().parents[2]
+NAMES = {
+    "scikit-learn": "sklearn",
+    "google-crc32c": "google_crc32c",
+    "sagemaker-training": "sagemaker_training",
+    "protobuf": "google.protobuf",
+}
+"""Names of modules that differ from those of their packages."""
 TOLERANCE = 2e-5
 
 
@@ -150,6 +162,26 @@ def test_several_labels_are_joined(finetune_command: Finetune, class_folders: Pa
     for row in rows_of(done.stdout):
         assert row["predicted_label"] == "|".join(name for name in LABELS if float(row[f"probability:{name}"]) > 0.5)
     assert "of 2), macro F1" in done.stderr
+
+
+@pytest.mark.slow
+def test_declared_dependencies_suffice(image_root: Path, text_root: Path, class_folders: Path, tmp_path: Path) -> None:
+    """Packages of the image that `pip install` does not install cannot be imported."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    declared = {re.split(r"[<>=]", name)[0] for name in project["dependencies"]}
+    lines = (ROOT / "container" / "requirements.in").read_text(encoding="utf-8").splitlines()
+    others = {re.split(r"[<>=]", line)[0] for line in lines if line and not line.startswith("#")} - declared
+    # Used by transformers.
+    modules = {NAMES.get(name, name) for name in others} - {"tokenizers", "requests", "psutil"}
+    block = (
+        f"import sys; sys.modules.update(dict.fromkeys({sorted(modules)})); from finetune.cli.app import main; main()"
+    )
+    (tmp_path / "texts.csv").write_text("text,label\ngood film,cat\n", encoding="utf-8")
+    for arguments in (image_root, class_folders), (text_root, tmp_path / "texts.csv"):
+        command = [sys.executable, "-c", block, "predict", *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert "macro F1" in done.stderr
 
 
 def test_impossible_outputs_are_refused_before_the_model_is_loaded(finetune_command: Finetune, tmp_path: Path) -> None:
