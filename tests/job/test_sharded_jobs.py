@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,12 +46,6 @@ CASES = {
     ),
     "images, partial, fp32": Case(vision_job, "partial", {"precision": "fp32", "virtual_devices": "2"}, (2,)),
 }
-
-
-@pytest.fixture(scope="module")
-def zygote() -> Iterator[Zygote]:
-    with Zygote() as process:
-        yield process
 
 
 @pytest.mark.parametrize("name", CASES)
