@@ -16,7 +16,7 @@ from importlib.metadata import distributions
 from pathlib import Path
 
 MODULES = (
-    *("torch", "torchvision", "transformers", "tokenizers", "sentencepiece", "safetensors", "pydantic", "PIL"),
+    *("torch", "torchvision", "transformers", "timm", "tokenizers", "sentencepiece", "safetensors", "pydantic", "PIL"),
     *("numpy", "pandas", "pyarrow.parquet", "sklearn.metrics", "scipy.stats", "matplotlib.pyplot", "boto3"),
     *("sagemaker_training.trainer", "smdebug.pytorch", "psutil", "requests"),
     *("finetune.entry", "finetune.job.run", "container.job", "container.user_script", "container.other_module"),

@@ -13,8 +13,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "src"
-HEAVY = {"torch", "torchvision", "transformers", "matplotlib", "sklearn", "pandas", "smdebug"}
-SECONDS_TO_IMPORT = {"transformers", "matplotlib", "sklearn", "smdebug"}
+HEAVY = {"torch", "torchvision", "transformers", "timm", "matplotlib", "sklearn", "pandas", "smdebug"}
+SECONDS_TO_IMPORT = {"transformers", "timm", "matplotlib", "sklearn", "smdebug"}
 
 # Layer: the layers or single modules that it may import, besides itself, `errors` and `messages`.
 MAY_IMPORT: dict[str, set[str]] = {

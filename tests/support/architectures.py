@@ -147,5 +147,5 @@ LAST_TOKEN_TYPES = frozenset(
     }
 )
 """Architectures that classify the last token of a text, with a tokenizer without padding and special tokens."""
-UNDIVIDED_TYPES = frozenset({"bart", "modernbert-decoder", "poolformer", "squeezebert", "t5"})
+UNDIVIDED_TYPES = frozenset({"bart", "modernbert-decoder", "squeezebert", "t5"})
 """Architectures that cannot be split between their blocks."""

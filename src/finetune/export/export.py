@@ -97,7 +97,8 @@ def _write_files(staging: Path, backbone: Backbone, contents: ArtifactContents) 
 
 def _requirements(backbone: Backbone) -> str:
     """Return the handler's requirements that are not in those images, pinned to the installed versions."""
-    names = ["safetensors"] + (["transformers"] if backbone.describe().framework == "transformers" else [])
+    framework = backbone.describe().framework
+    names = ["safetensors"] + ([framework] if framework != "torchvision" else [])
     return "".join(f"{name}=={version(name)}\n" for name in names)
 
 

@@ -1,6 +1,6 @@
 """Inference handler for the SageMaker PyTorch inference toolkit, serving the model in the folder above this file.
 
-The file is self-contained: it needs torch, torchvision, pillow and safetensors, plus transformers for transformers
+The file is self-contained: it needs torch, torchvision, pillow and safetensors, plus transformers or timm for their
 models, and nothing of the package that wrote it. Request and response formats:
 - images: encoded bytes as application/x-image or image/*, or base64 strings as JSON (`{"inputs": "..."}` or a list);
 - text: JSON (`{"inputs": "..."}`, a list, or `{"inputs": {"text": "...", "text_pair": "..."}}`), JSON Lines, CSV or
@@ -164,7 +164,7 @@ def model_fn(model_dir: str) -> Model:
     """
     folder = Path(model_dir)
     artifact = _read_artifact(folder)
-    load = _load_torchvision if artifact["framework"] == "torchvision" else _load_transformers
+    load = {"torchvision": _load_torchvision, "timm": _load_timm}.get(artifact["framework"], _load_transformers)
     module, tokenizer = load(folder, artifact)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # on a CPU up to twice as fast
@@ -363,6 +363,15 @@ def _load_torchvision(folder: Path, artifact: Mapping[str, Any]) -> tuple[nn.Mod
     return module, None
 
 
+def _load_timm(folder: Path, artifact: Mapping[str, Any]) -> tuple[nn.Module, None]:
+    from safetensors.torch import load_file
+    from timm import create_model
+
+    module: nn.Module = create_model(artifact["architecture"], pretrained=False, **artifact["arguments"])
+    module.load_state_dict(load_file(folder / "model.safetensors"))
+    return module, None
+
+
 def _load_transformers(folder: Path, artifact: Mapping[str, Any]) -> tuple[nn.Module, object]:
     from transformers import AutoModelForImageClassification, AutoModelForSequenceClassification, AutoTokenizer
 
@@ -389,7 +398,8 @@ class _PooledClassifier(nn.Module):
             tensors = load_file(folder / f"{index + 2}_Dense" / "model.safetensors")
             layer[0].load_state_dict({name.removeprefix("linear."): tensor for name, tensor in tensors.items()})
         head = load_file(folder / "classifier.safetensors")
-        self.classifier = nn.Linear(*reversed(head["classifier.weight"].shape))
+        classes, width = head["classifier.weight"].shape
+        self.classifier = nn.Linear(width, classes)
         self.classifier.load_state_dict({name.removeprefix("classifier."): value for name, value in head.items()})
         self.dense = nn.Sequential(*dense)
 
@@ -564,7 +574,7 @@ def _collate(prepared: Sequence[Prepared], model: Model) -> dict[str, Tensor]:
 
 def _logits(batch: Mapping[str, Tensor], model: Model) -> Tensor:
     inputs = {name: tensor.to(model.device) for name, tensor in batch.items()}
-    plain = model.artifact["framework"] == "torchvision"
+    plain = model.artifact["framework"] != "transformers"
     logits: Tensor = model.module(*inputs.values()) if plain else model.module(**inputs).logits
     return logits.to(torch.float32)
 

@@ -22,7 +22,7 @@ from finetune.models.backbone import Backbone
 from finetune.models.fingerprint import digest_frozen_weights
 from finetune.runtime.threads import usable_cores
 
-_LIBRARIES = ("torch", "torchvision", "pillow", "transformers", "tokenizers")
+_LIBRARIES = ("torch", "torchvision", "pillow", "transformers", "tokenizers", "timm")
 _HEAD_CONFIG_NAMES = frozenset({"num_classes", "num_labels", "id2label", "label2id", "problem_type", "_name_or_path"})
 _ONE_PROCESS = World()
 _RECORDS_AT_ONCE = 256

@@ -195,12 +195,12 @@ class ModelDescription:
     """Information that the artifact needs to rebuild a model without this package.
 
     Attributes:
-        framework: `torchvision` or `transformers`.
-        architecture: name for torchvision's `get_model`, or class name in transformers.
+        framework: `torchvision`, `timm` or `transformers`.
+        architecture: name for torchvision's `get_model` or timm's `create_model`, or class name in transformers.
         arguments: keyword arguments of the builder, JSON values only.
     """
 
-    framework: Literal["torchvision", "transformers"]
+    framework: Literal["torchvision", "timm", "transformers"]
     architecture: str
     arguments: Mapping[str, object] = field(default_factory=dict)
 

@@ -8,6 +8,7 @@ from finetune.models.backbone import Backbone, ImageInput
 from finetune.models.heads import describe_assumed_order, is_order_assumed
 from finetune.models.registry import builder_for
 from finetune.models.request import ModelRequest
+from finetune.models.timm.build import build_timm, timm_labels
 from finetune.models.torchvision.build import source_labels
 from finetune.models.transformers.build import build_transformers
 from finetune.models.transformers.class_names import read_head
@@ -34,7 +35,10 @@ def source_classes(request: ModelRequest, source: Source) -> tuple[str, ...] | N
     """
     if source.labels is not None:
         return source.labels
-    if builder_for(request, source) is build_transformers:
+    builder = builder_for(request, source)
+    if builder is build_timm:
+        return timm_labels(request, source)
+    if builder is build_transformers:
         head = read_head(open_model_folder(request, source))
         return None if head.uncertain else head.labels
     return source_labels(source.name, source)

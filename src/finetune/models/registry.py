@@ -8,6 +8,8 @@ from finetune.config.hyperparameters import TaskName
 from finetune.errors import UserError, did_you_mean
 from finetune.models.backbone import Backbone
 from finetune.models.request import ModelRequest
+from finetune.models.timm.build import PREFIX as TIMM_PREFIX
+from finetune.models.timm.build import build_timm
 from finetune.models.torchvision.build import build_torchvision
 from finetune.models.torchvision.families import torchvision_names
 from finetune.models.transformers.build import build_transformers
@@ -46,6 +48,7 @@ HUB_MODELS: dict[str, TaskName] = {
 _BUILDERS: dict[str, Builder] = {
     "torchvision artifact": build_torchvision,
     "state dict": build_torchvision,
+    "timm folder": build_timm,
     "transformers folder": build_transformers,
 }
 
@@ -65,6 +68,8 @@ def builder_for(request: ModelRequest, source: Source) -> Builder:
         UserError: the name is unknown or contradicts the source, or the model is not for the task.
     """
     builder = _BUILDERS.get(source.kind)
+    if source.kind == "state dict" and (request.spec.name or "").startswith(TIMM_PREFIX):
+        builder = build_timm
     if builder is None:
         return _builder_by_name(source.name or "", request.task)
     entry = registered_models().get(request.spec.name or "")
@@ -73,7 +78,7 @@ def builder_for(request: ModelRequest, source: Source) -> Builder:
             f"model_name={request.spec.name!r}, but the {source.location} contains a {source.kind}: omit model_name,"
             " or provide weights of that model."
         )
-    if builder is build_torchvision and request.task != "image-classification":
+    if builder in (build_torchvision, build_timm) and request.task != "image-classification":
         if source.kind == "state dict" and source.path is not None:
             refuse_foreign_tensors(read_state_file(source.path).tensors, source.path, source.location)
         raise UserError(
@@ -89,13 +94,17 @@ def _builder_by_name(name: str, task: TaskName) -> Builder:
         if model_task != task:
             raise UserError(_wrong_task_message(f"model_name={name!r} is a model for {model_task}", task))
         return builder
+    if name.startswith(TIMM_PREFIX):
+        if task != "image-classification":
+            raise UserError(_wrong_task_message(f"model_name={name!r} is a model for image-classification", task))
+        return build_timm
     if name.count("/") == 1:
         return build_transformers
     raise UserError(
         f"model_name={name!r} is unknown{did_you_mean(name, models)}. Supported are torchvision's classifiers of the"
         " families ResNet, VGG, Inception, GoogLeNet, MobileNet, EfficientNet, DenseNet, ConvNeXt, ViT, Swin and"
-        " RegNet; distilbert-base-uncased, roberta-base, gpt2 and other models of the hub, and any 'owner/name' on the"
-        " hub."
+        " RegNet; timm/NAME for classifiers of timm; distilbert-base-uncased, roberta-base, gpt2 and other models of"
+        " the hub, and any 'owner/name' on the hub."
     )
 
 

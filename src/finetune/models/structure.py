@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from finetune.models.layer_groups import Children, ModelLayout
+from finetune.models.layer_groups import ModelLayout
 
 EXAMPLE_RECORDS = 2
 """Records of an example: two, so that tensors with one row per record are recognized by their shape."""
@@ -62,27 +62,33 @@ def find_layout(model: nn.Module, parts: ModelParts, example: Callable[[nn.Modul
     Raises:
         UndividedModelError: the blocks are not called one after the other, or there are none.
     """
-    container = _find_container(model, parts)
-    blocks = [f"{container}.{name}" for name, _ in model.get_submodule(container).named_children()]
-    units = list(_units(model, container))
+    blocks = _find_blocks(model, parts)
+    # Only of a model without a base, the head is divided further: its other layers are pretrained.
+    divided = [blocks[0], *([] if parts.base else [parts.classifier])]
+    units = list(_units(model, divided, blocks))
     calls = _record_calls(model, [*units, *blocks], example)
-    first, last = _block_span(blocks, calls)
-    before, after, head = list(_direct_parameters(model, container)), list[str](), list[str]()
-    defined_before = _defined_before(model, units, container)
+    starts = _block_starts(blocks, calls)
+    groups: list[list[str]] = [[] for _ in range(len(blocks) + 1)]
+    groups[0] = list(_direct_parameters(model, divided))
+    head: list[str] = []
+    defined_before = _defined_before(model, units, blocks[0])
     for path in sorted(units, key=lambda path: min(calls.positions.get(path, [-1]))):
         positions = calls.positions.get(path)
-        is_before = path in defined_before if positions is None else max(positions) < first
-        if positions is not None and not is_before and min(positions) < last:
-            raise UndividedModelError(f"{path} is called between the blocks {container}")
+        index = sum(start < min(positions) for start in starts) if positions else len(blocks)
+        if path in defined_before and not positions:
+            index = 0
+        if positions and index != sum(start < max(positions) for start in starts) and _has_parameters(model, path):
+            raise UndividedModelError(f"{path} is called for several blocks")
         in_head = not _is_within(path, parts.base) or _is_within(parts.classifier, path) or path in parts.head
-        in_head |= parts.pooled_in_head and not is_before and path in calls.vectors
-        if is_before and in_head:
-            is_before = positions is not None
-        (before if is_before else head if in_head else after).append(path)
+        in_head |= parts.pooled_in_head and path in calls.vectors
+        if in_head and (index == len(blocks) or not positions):
+            head.append(path)
+        else:
+            groups[index].append(path)
+    stem, *others = groups
     return ModelLayout(
-        stem=" ".join(before),
-        body=(Children(container),),
-        with_last=" ".join(after),
+        stem=" ".join(stem),
+        body=tuple(" ".join([block, *more]) for block, more in zip(blocks, others, strict=True)),
         head=" ".join(head),
         classifier=parts.classifier,
         stem_name=parts.stem_name,
@@ -121,18 +127,36 @@ def find_classifier(model: nn.Module, base: str, classes: int) -> str | None:
     return paths[-1] if paths else None
 
 
-def _find_container(model: nn.Module, parts: ModelParts) -> str:
-    """Return the path of the list of blocks: of all lists in the encoder, the outermost with the most parameters."""
-    sizes = {
-        path: sum(parameter.numel() for parameter in module.parameters())
-        for path, module in model.named_modules()
-        if isinstance(module, _LISTS) and _is_within(path, parts.base) and _has_blocks(module)
-    }
-    largest = max(sizes.values(), default=0)
-    if not largest:
+def _find_blocks(model: nn.Module, parts: ModelParts) -> list[str]:
+    """Return the paths of the blocks: of all lists in the encoder, the outermost with the most parameters.
+
+    Modules of the same parent whose names differ only by a final number, such as `layer1` and `layer2`, are a list too.
+    """
+    candidates: list[list[str]] = []
+    for path, module in model.named_modules():
+        children = [f"{path}.{name}" if path else name for name, _ in module.named_children()]
+        if not (not path or _is_within(path, parts.base)) or not children:
+            continue
+        if isinstance(module, _LISTS):
+            candidates += [children] if _has_blocks(module) else []
+            continue
+        series: dict[str, list[str]] = {}
+        for child in children:
+            if child[-1].isdigit() and _is_within(child, parts.base):
+                series.setdefault(child.rstrip("0123456789"), []).append(child)
+        candidates += [names for names in series.values() if len(names) > 1]
+    sizes = [sum(_parameter_count(model, path) for path in candidate) for candidate in candidates]
+    if not any(sizes):
         raise UndividedModelError("it has no list of blocks")
-    outermost: str = max(sizes, key=lambda path: sizes[path])
-    return outermost
+    return candidates[sizes.index(max(sizes))]
+
+
+def _parameter_count(model: nn.Module, path: str) -> int:
+    return sum(parameter.numel() for parameter in model.get_submodule(path).parameters())
+
+
+def _has_parameters(model: nn.Module, path: str) -> bool:
+    return next(model.get_submodule(path).parameters(), None) is not None
 
 
 def _has_blocks(container: nn.Module) -> bool:
@@ -141,13 +165,13 @@ def _has_blocks(container: nn.Module) -> bool:
     return bool(children) and not any(isinstance(child, nn.ModuleList | nn.ModuleDict) for child in children)
 
 
-def _units(model: nn.Module, container: str) -> Iterator[str]:
-    """Yield the paths of the largest modules that do not contain the list of blocks, in the order of definition."""
-    ancestors = _ancestors(container)
+def _units(model: nn.Module, divided: Sequence[str], blocks: Sequence[str]) -> Iterator[str]:
+    """Yield the paths of the largest modules around blocks and classifier, in the order of definition."""
+    ancestors = _ancestors(divided)
     for ancestor in ancestors:
         for name, _ in model.get_submodule(ancestor).named_children():
             path = f"{ancestor}.{name}" if ancestor else name
-            if path != container and path not in ancestors:
+            if path not in blocks and path not in ancestors:
                 yield from _callable_parts(model, path)
 
 
@@ -161,14 +185,18 @@ def _callable_parts(model: nn.Module, path: str) -> Iterator[str]:
         yield from _callable_parts(model, f"{path}.{name}")
 
 
-def _ancestors(path: str) -> list[str]:
-    parts = path.split(".")[:-1]
-    return ["", *(".".join(parts[: index + 1]) for index in range(len(parts)))]
+def _ancestors(paths: Sequence[str]) -> list[str]:
+    """Return the paths of all modules that contain one of the modules, from the model to its parts."""
+    ancestors = [""]
+    for path in paths:
+        names = path.split(".")[:-1]
+        ancestors += [".".join(names[: index + 1]) for index in range(len(names))]
+    return list(dict.fromkeys(ancestors))
 
 
-def _direct_parameters(model: nn.Module, container: str) -> Iterator[str]:
-    """Yield the parameters that belong to the modules around the list of blocks, such as a class token."""
-    for ancestor in _ancestors(container):
+def _direct_parameters(model: nn.Module, divided: Sequence[str]) -> Iterator[str]:
+    """Yield the parameters that belong to the modules around blocks and classifier, such as a class token."""
+    for ancestor in _ancestors(divided):
         yield from _own_parameters(model, ancestor)
 
 
@@ -177,9 +205,9 @@ def _own_parameters(model: nn.Module, path: str) -> Iterator[str]:
         yield f"{path}.{name}" if path else name
 
 
-def _defined_before(model: nn.Module, units: Sequence[str], container: str) -> set[str]:
+def _defined_before(model: nn.Module, units: Sequence[str], block: str) -> set[str]:
     order = {path: index for index, (path, _) in enumerate(model.named_modules())}
-    return {path for path in units if order.get(path, -1) < order[container]}
+    return {path for path in units if order.get(path, -1) < order[block]}
 
 
 def _record_calls(model: nn.Module, paths: Sequence[str], example: Callable[[nn.Module], object]) -> _Calls:
@@ -206,16 +234,15 @@ def _record_calls(model: nn.Module, paths: Sequence[str], example: Callable[[nn.
     return calls
 
 
-def _block_span(blocks: Sequence[str], calls: _Calls) -> tuple[int, int]:
-    """Return the positions of the first and the last call of a block."""
+def _block_starts(blocks: Sequence[str], calls: _Calls) -> list[int]:
+    """Return the position of the first call of each block."""
     uncalled = [path for path in blocks if path not in calls.positions]
     if uncalled:
         raise UndividedModelError(f"{uncalled[0]} is not called")
-    positions = [calls.positions[path] for path in blocks]
-    flat = [position for own in positions for position in own]
-    if flat != sorted(flat):
+    positions = [position for path in blocks for position in calls.positions[path]]
+    if positions != sorted(positions):
         raise UndividedModelError("its blocks are not called in their order")
-    return flat[0], flat[-1]
+    return [calls.positions[path][0] for path in blocks]
 
 
 def _is_within(path: str, base: str) -> bool:

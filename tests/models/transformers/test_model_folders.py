@@ -247,13 +247,12 @@ def test_weight_variant_is_refused(bert: Path) -> None:
     assert "only the variant model.fp16.safetensors: rename it to model.safetensors" in refusal(bert)
 
 
-def test_timm_folder_is_refused_with_a_remedy(mobilenet: Path) -> None:
+def test_timm_configuration_beside_weights_of_torchvision_is_refused(mobilenet: Path) -> None:
     (mobilenet / "mobilenet_v3_small.safetensors").rename(mobilenet / WEIGHTS)
-    config = {"architecture": "mobilenet_v3_small", "num_classes": 3, "pretrained_cfg": {"mean": [0.5, 0.5, 0.5]}}
+    config = {"architecture": "mobilenetv3_small_100", "num_classes": 3, "pretrained_cfg": {"mean": [0.5, 0.5, 0.5]}}
     (mobilenet / "config.json").write_text(json.dumps(config))
     message = refusal(mobilenet, images=True)
-    assert "config.json in the model channel is timm's (architecture 'mobilenet_v3_small')" in message
-    assert f"provide {WEIGHTS} alone, without config.json, with model_name=mobilenet_v3_small" in message
+    assert "belong to another model than timm/mobilenetv3_small_100: " in message
     (mobilenet / "config.json").unlink()
     assert load_backbone(request_model("mobilenet_v3_small", mobilenet.parent, channel=mobilenet)).weights.kept_head
 

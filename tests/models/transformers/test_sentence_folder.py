@@ -44,7 +44,7 @@ def write_sentence_folder(folder: Path, modes: Sequence[str], activations: Seque
     width = 16 * len(modes)
     for activation in activations:
         modules.append((f"{len(modules)}_Dense", "Dense"))
-        dense = {"in_features": width, "out_features": 12, "bias": True}
+        dense: dict[str, object] = {"in_features": width, "out_features": 12, "bias": True}
         dense |= {"activation_function": f"torch.nn.modules.{activation}"}
         (folder / modules[-1][0]).mkdir()
         (folder / modules[-1][0] / "config.json").write_text(json.dumps(dense), encoding="utf-8")

@@ -83,6 +83,7 @@ TESTED_IMAGE_TYPES = frozenset(
         "focalnet",
         "ijepa",
         "mobilenet_v2",
+        "poolformer",
         "regnet",
         "resnet",
         "siglip",

@@ -11,7 +11,6 @@ from typing import Any
 from finetune.config.hyperparameters import TaskName
 from finetune.errors import UserError
 from finetune.models.request import ModelRequest
-from finetune.models.torchvision.families import torchvision_names
 from finetune.models.transformers.families import TransformersFamily, UnsupportedModelError, describe_family
 from finetune.models.transformers.folder_weights import refuse_lfs_pointers
 from finetune.models.transformers.pooled import PooledClassifierBuilder
@@ -184,7 +183,7 @@ def _check_config_file(folder: Path, source: Source, request: ModelRequest) -> N
     model_type = config.get("model_type")
     tasks = _supported_tasks(model_type) if isinstance(model_type, str) else []
     if not tasks:
-        timm = timm_folder_error(config, folder, source.location, torchvision_names())
+        timm = timm_folder_error(config, source.location)
         if timm is not None:
             raise timm
         custom_code = " requires custom code, which is never run, and" if "auto_map" in config else ""

@@ -89,7 +89,8 @@ def read_sentence_pooling(folder: Path, location: str) -> SentencePooling | None
     paths = {kind: root / path for kind, path in kinds}
     if "Pooling" not in paths or not (paths["Pooling"] / CONFIG_FILE).is_file():
         return None
-    layers, tensors = [], StateDict()
+    layers: list[DenseLayer] = []
+    tensors: StateDict = {}
     for kind, path in kinds:
         if kind == "Dense":
             layer, state = _read_dense(root / path, location)

@@ -80,8 +80,9 @@ class TextBackbone:
 
     def describe(self) -> ModelDescription:
         """Return the transformers class that loads the saved folder."""
-        if isinstance(self.module, PooledClassifier):
-            return ModelDescription("transformers", type(self.module.encoder).__name__, self.module.layout.arguments)
+        module: nn.Module = self.module
+        if isinstance(module, PooledClassifier):
+            return ModelDescription("transformers", type(module.encoder).__name__, module.layout.arguments)
         return ModelDescription("transformers", type(self.module).__name__)
 
     def save(self, folder: Path) -> None:

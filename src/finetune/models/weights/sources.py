@@ -14,7 +14,7 @@ from finetune.errors import UserError
 from finetune.models.weights.file_types import WEIGHTS, describe_wrong_content, file_type
 from finetune.models.weights.unsupported_formats import refuse_adapter, refuse_incomplete_folder
 
-SourceKind = Literal["torchvision artifact", "transformers folder", "state dict", "hub"]
+SourceKind = Literal["torchvision artifact", "transformers folder", "timm folder", "state dict", "hub"]
 STATE_DICT_SUFFIXES = (".safetensors", ".pth", ".pt")
 ARTIFACT_FILE = "artifact.json"
 CONFIG_FILE = "config.json"
@@ -81,7 +81,8 @@ def identify_source(folder: Path, location: str, depth: int = 0) -> Source | Non
     if (folder / ARTIFACT_FILE).is_file():
         return _read_artifact(folder, location)
     if (folder / CONFIG_FILE).is_file() and (depth == 0 or _is_model_config(folder / CONFIG_FILE, location)):
-        return Source("transformers folder", location, folder)
+        kind: SourceKind = "timm folder" if _is_timm_config(folder / CONFIG_FILE, location) else "transformers folder"
+        return Source(kind, location, folder)
     entries = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
     states = [path for path in entries if path.is_file() and _is_state_dict(path)]
     refuse_adapter(folder, location)
@@ -97,6 +98,15 @@ def identify_source(folder: Path, location: str, depth: int = 0) -> Source | Non
 def _is_model_config(config: Path, location: str) -> bool:
     """Return whether a config.json describes a model; sentence-transformers also writes one for its pooling."""
     return not {"model_type", "architecture"}.isdisjoint(read_json(config, location))
+
+
+def _is_timm_config(config: Path, location: str) -> bool:
+    """Return whether a config.json is timm's own."""
+    content = read_json(config, location)
+    is_timm = isinstance(content.get("architecture"), str) and not {"pretrained_cfg", "num_features"}.isdisjoint(
+        content
+    )
+    return is_timm and "model_type" not in content
 
 
 def _is_state_dict(path: Path) -> bool:
@@ -126,6 +136,8 @@ def _read_artifact(folder: Path, location: str) -> Source:
     match artifact:
         case {"framework": "transformers"}:
             return Source("transformers folder", location, folder, _string_or_none(artifact.get("name")), artifact)
+        case {"framework": "timm", "architecture": str(name)}:
+            return Source("timm folder", location, folder, f"timm/{name}", artifact)
         case {"framework": "torchvision", "architecture": str(name)}:
             return Source("torchvision artifact", location, folder / "model.safetensors", name, artifact)
     raise UserError(

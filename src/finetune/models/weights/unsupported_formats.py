@@ -88,23 +88,14 @@ def describe_other_format(folder: Path) -> str | None:
     return None
 
 
-def timm_folder_error(
-    config: Mapping[str, object], folder: Path, location: str, torchvision_models: Collection[str]
-) -> UserError | None:
-    """Return the error for a timm folder from the hub, whose config.json is timm's own; None for other folders."""
+def timm_folder_error(config: Mapping[str, object], location: str) -> UserError | None:
+    """Return the error for a timm folder of another owner than timm on the hub; None for other folders."""
     architecture = config.get("architecture")
-    if "model_type" in config or not isinstance(architecture, str) or "pretrained_cfg" not in config:
+    if "model_type" in config or not isinstance(architecture, str):
         return None
-    weights = next((name for name in ("model.safetensors", "pytorch_model.bin") if (folder / name).is_file()), None)
-    remedy = (
-        f"its tensors may have torchvision's names: provide {weights or 'model.safetensors'} alone, without"
-        f" config.json, with model_name={architecture}"
-        if architecture in torchvision_models
-        else "provide a classifier of torchvision or transformers"
-    )
     return UserError(
-        f"config.json in the {location} is timm's (architecture {architecture[:60]!r}), which is not supported:"
-        f" {remedy}."
+        f"config.json in the {location} is timm's (architecture {architecture[:60]!r}): provide its folder as model"
+        f" channel, or set model_name=timm/{architecture[:60]} for the weights of timm's authors."
     )
 
 
