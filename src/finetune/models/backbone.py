@@ -88,6 +88,7 @@ class TextInput:
         token_types: number of embedded token types; `None` if the model has none.
         borrowed_padding: whether the model skips trailing padding tokens although its configuration names none, so that
             a text ending in that token is classified by the token before it.
+        added_padding: padding token that was set because the tokenizer has none; None if it has one.
     """
 
     modality: ClassVar[Literal["image", "text"]] = "text"
@@ -98,10 +99,14 @@ class TextInput:
     vocabulary: int | None = None
     token_types: int | None = None
     borrowed_padding: bool = False
+    added_padding: str | None = None
 
     def describe(self) -> str:
         """Return a description for the plan and the report."""
-        return f"texts of up to {self.max_length} tokens"
+        padding = (
+            f", padded with {self.added_padding!r}: the tokenizer has no padding token" if self.added_padding else ""
+        )
+        return f"texts of up to {self.max_length} tokens{padding}"
 
     def preprocessing(self, texts_per_record: int) -> dict[str, object]:
         """Return the preprocessing in the artifact, besides the tokenizer's own files; JSON values."""

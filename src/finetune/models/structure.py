@@ -81,6 +81,8 @@ def find_layout(model: nn.Module, parts: ModelParts, example: Callable[[nn.Modul
             raise UndividedModelError(f"{path} is called for several blocks")
         in_head = not _is_within(path, parts.base) or _is_within(parts.classifier, path) or path in parts.head
         in_head |= parts.pooled_in_head and path in calls.vectors
+        # What reads the output of the head, such as a flatten, is in the head too.
+        in_head |= bool(positions) and any(other in calls.positions for other in head)
         if in_head and (index == len(blocks) or not positions):
             head.append(path)
         else:

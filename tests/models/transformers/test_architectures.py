@@ -114,5 +114,7 @@ def test_artifact_reproduces_the_predictions_in_its_handler_and_in_transformers(
 def test_decoders_read_the_last_token(backbone: Backbone, folder: Path) -> None:
     if folder.name in LAST_TOKEN_TYPES:
         tokenizer: Any = backbone.expects.tokenizer  # type: ignore[union-attr]  # a text model
-        assert tokenizer.pad_token in {"[SEP]", "<|endoftext|>"}
         assert backbone.module.config.pad_token_id == tokenizer.pad_token_id  # type: ignore[union-attr]
+        # The class of Qwen's tokenizer has a padding token.
+        if folder.name != "qwen2":
+            assert "padded with '[SEP]': the tokenizer has no padding token" in backbone.expects.describe()

@@ -185,7 +185,7 @@ def _open_folder(folder: Path, source: Source, request: ModelRequest) -> _TimmSo
         source.description,
         weights if request.pretrained else None,
         pretrained_cfg,
-        {name: value for name, value in arguments.items() if name not in _FACTORY_ARGUMENTS and name != "img_size"},
+        {name: value for name, value in arguments.items() if name not in _FACTORY_ARGUMENTS},
         tuple(map(str, labels)) if isinstance(labels, list) and labels else None,
     )
 
@@ -334,6 +334,7 @@ def _with_exact_groups(backbone: TimmBackbone, parts: ModelParts) -> TimmBackbon
     Raises:
         UserError: the model cannot be split before its head either.
     """
+    backbone.module.eval()
     inputs = {"pixels": example_pixels(backbone.expects.size).repeat(2, 1, 1, 1)[:3]}
     if splits_exactly(backbone, inputs):
         return backbone

@@ -99,7 +99,8 @@ def build_text(request: ModelRequest, model_folder: ModelFolder) -> TextBackbone
         UserError: tokenizer, weights, head or length do not match the request.
     """
     padding = model_folder.config.pad_token_id
-    tokenizer = load_tokenizer(model_folder)
+    opened = load_tokenizer(model_folder)
+    tokenizer = opened.tokenizer
     model_folder.config.use_cache = False
     borrowed_padding = model_folder.family.last_token and model_folder.config.pad_token_id != padding
     expects = TextInput(
@@ -108,6 +109,7 @@ def build_text(request: ModelRequest, model_folder: ModelFolder) -> TextBackbone
         vocabulary=int(model_folder.config.vocab_size),
         token_types=token_type_count(model_folder),
         borrowed_padding=borrowed_padding,
+        added_padding=opened.added_padding,
     )
     tokens = _example_tokens(model_folder.config)
     mask = torch.ones_like(tokens)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from finetune.errors import UserError
@@ -21,7 +22,15 @@ _PADDING_CANDIDATES = ("eos_token", "unk_token", "sep_token", "cls_token", "bos_
 _UNKNOWN_TEXT = "qzx \u4e2d\U0001f9ff\u0e3f"
 
 
-def load_tokenizer(model_folder: ModelFolder) -> PreTrainedTokenizerBase:
+@dataclass(frozen=True, slots=True)
+class LoadedTokenizer:
+    """A tokenizer, and the padding token that was set because it has none."""
+
+    tokenizer: PreTrainedTokenizerBase
+    added_padding: str | None
+
+
+def load_tokenizer(model_folder: ModelFolder) -> LoadedTokenizer:
     """Open the tokenizer of a folder, set its padding, and check its token ids against the model's embeddings.
 
     Its inputs are those of transformers that the model accepts. It pads on the right with a token that the model
@@ -46,7 +55,7 @@ def load_tokenizer(model_folder: ModelFolder) -> PreTrainedTokenizerBase:
     _set_padding(tokenizer, model_folder, rows)
     _check_token_ids(tokenizer, location, rows, padding)
     _check_sample_texts(tokenizer, model_folder, rows)
-    return tokenizer
+    return LoadedTokenizer(tokenizer, None if padding else str(tokenizer.pad_token))
 
 
 def token_type_count(model_folder: ModelFolder) -> int | None:
