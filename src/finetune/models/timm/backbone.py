@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from finetune.models.backbone import ImageInput, LayerGroup, LoadedWeights, ModelDescription, Outputs, SplitModel
+from finetune.models.heads import get_linear
 from finetune.models.layer_groups import ModelLayout, layer_groups
 from finetune.models.preprocessing import Normalizer
 from finetune.models.splitting.split_model import split_image_model
@@ -46,6 +47,11 @@ class TimmBackbone:
     def layer_groups(self) -> tuple[LayerGroup, ...]:
         """Return the ordered partition from input to head."""
         return self._groups
+
+    @property
+    def classifier(self) -> nn.Linear:
+        """The last layer of the head, which computes the logits."""
+        return get_linear(self.module, self.layout.classifier)
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Outputs:
         """Compute logits for `pixels`, uint8 `[batch, 3, size, size]`."""
