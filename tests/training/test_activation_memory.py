@@ -11,8 +11,11 @@ WIDTH = 8
 FLOAT = 4
 
 
+def block() -> nn.Module:
+    return nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.Tanh(), nn.Linear(WIDTH, WIDTH), nn.Tanh())
+
+
 def network() -> nn.Sequential:
-    block = lambda: nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.Tanh(), nn.Linear(WIDTH, WIDTH), nn.Tanh())  # noqa: E731
     return nn.Sequential(block(), block(), block())
 
 

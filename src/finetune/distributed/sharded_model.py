@@ -79,6 +79,7 @@ class ShardedModel:
 
     def run(self, function: Callable[[Argument], Result], argument: Argument) -> Result:
         """Run the model or a part of it, with or without gradients, in a function that calls its modules."""
+        result: Result
         result, _ = self._root(function, argument)
         if not torch.is_grad_enabled():
             self.reshard()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from finetune.checkpoint.manifest import Specification
 from finetune.distributed.health_check import check_devices
 from finetune.distributed.virtual_devices import ShardLimit, choose_virtual_devices
 from finetune.distributed.world import World
@@ -44,6 +45,7 @@ from finetune.monitoring.debugger import Debugger, create_debugger
 from finetune.monitoring.json_numbers import finite
 from finetune.monitoring.metric_lines import final_line
 from finetune.monitoring.progress import choose_progress
+from finetune.monitoring.score import BestMetric
 from finetune.monitoring.tensorboard import EventFile
 from finetune.runtime.optional import optional
 from finetune.sagemaker.failure import cause_of
@@ -174,16 +176,21 @@ class TrainingResult:
     sharded: ShardedTraining | None = None
 
 
-def train(job: PreparedJob, found: FoundCheckpoint | None) -> TrainingResult:
-    """Train as planned, resuming from the checkpoint if there is one; `None` if nothing is trained."""
-    run_history = RunHistoryFile(job.request.checkpoint_folder() if job.world.is_main else None)
-    findings = Findings(run_history.account, job.spec.observe.rule_action == "stop")
-    if found is None:
-        return TrainingResult(None, True, run_history.account, findings)
-    run_history.open(restart=job.spec.checkpoint.resume == "never")
+@dataclass(frozen=True, slots=True)
+class InitialModel:
+    """What is kept of the model before training.
 
-    setup, best_metric = build_setup(job), choose_best_metric(job.spec, job.inputs)
-    # The specification hashes all weights: compute it only for jobs that save checkpoints.
+    Attributes:
+        specification: returns the specification of the job, with digests of all weights.
+        weights: the initial weights of the trainable layers, in the main process.
+    """
+
+    specification: Callable[[], Specification]
+    weights: InitialWeights | None
+
+
+def inspect_initial_model(job: PreparedJob, found: FoundCheckpoint, best_metric: BestMetric) -> InitialModel:
+    """Inspect the model before training, and before it is sharded."""
     hosts = job.world.hosts if "train" in job.request.sharded_purposes() else 1
     specification = cache(
         partial(
@@ -194,13 +201,27 @@ def train(job: PreparedJob, found: FoundCheckpoint | None) -> TrainingResult:
             solves_head=job.head_solver.solves,
         )
     )
-    initial_weights: InitialWeights | None = None
+    # Hashing all weights takes time: only for jobs that save checkpoints.
+    if job.memory.is_sharded and found.store is not None:
+        specification()
+    weights: InitialWeights | None = None
     if job.world.is_main:
         with optional("The drift of the layers"):
-            initial_weights = InitialWeights(job.backbone, job.plan.ever_trainable)
+            weights = InitialWeights(job.backbone, job.plan.ever_trainable)
+    return InitialModel(specification, weights)
+
+
+def train(job: PreparedJob, found: FoundCheckpoint | None) -> TrainingResult:
+    """Train as planned, resuming from the checkpoint if there is one; `None` if nothing is trained."""
+    run_history = RunHistoryFile(job.request.checkpoint_folder() if job.world.is_main else None)
+    findings = Findings(run_history.account, job.spec.observe.rule_action == "stop")
+    if found is None:
+        return TrainingResult(None, True, run_history.account, findings)
+    run_history.open(restart=job.spec.checkpoint.resume == "never")
+
+    setup, best_metric = build_setup(job), choose_best_metric(job.spec, job.inputs)
+    initial = inspect_initial_model(job, found, best_metric)
     if job.memory.is_sharded:
-        if found.store is not None:
-            specification()
         job = replace(job, sharded=shard_model(job))
 
     debugged = job.world.is_main and job.sharded is None
@@ -233,7 +254,7 @@ def train(job: PreparedJob, found: FoundCheckpoint | None) -> TrainingResult:
     with open_checkpoints(
         found,
         job.spec.checkpoint,
-        specification,
+        initial.specification,
         state,
         job.world,
         job.devices,
@@ -266,7 +287,7 @@ def train(job: PreparedJob, found: FoundCheckpoint | None) -> TrainingResult:
         finished,
         run_history.account,
         findings,
-        initial_weights,
+        initial.weights,
         schedule,
         stopped_by_rule,
         failure,
