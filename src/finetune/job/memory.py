@@ -22,6 +22,7 @@ from finetune.distributed.sharded_model import ShardedModel
 from finetune.errors import UserError
 from finetune.job.prepare import PreparedJob, move_to_device
 from finetune.models.backbone import Backbone, ImageInput, ModelInput, Outputs
+from finetune.runtime.optional import optional
 from finetune.strategies.freezing import apply_trainable
 from finetune.training.activation_checkpointing import checkpoint_activations
 from finetune.training.activation_memory import measure_activations
@@ -58,10 +59,12 @@ def choose_memory(job: PreparedJob) -> MemoryChoice:
     if job.numerics.device.type != "cuda":
         return MemoryChoice(plain, "processes on CPUs share the memory of their host")
     memory_of_devices = job.world.all_gather(torch.cuda.get_device_properties(job.numerics.device).total_memory)
+    choice = MemoryChoice(plain, "the memory of training could not be estimated")
     # Only the main process measures, so that all make the same choice.
-    return job.world.broadcast(
-        choose_automatically(job, memory_of_devices) if job.world.is_main else MemoryChoice(plain, "")
-    )
+    if job.world.is_main:
+        with optional("Estimating the memory of training"):
+            choice = choose_automatically(job, memory_of_devices)
+    return job.world.broadcast(choice)
 
 
 def choose_automatically(job: PreparedJob, memory_of_devices: list[int]) -> MemoryChoice:

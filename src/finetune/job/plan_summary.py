@@ -194,8 +194,8 @@ def process_lines(job: PreparedJob) -> list[str]:
 def memory_lines(job: PreparedJob) -> list[str]:
     """Describe whether the model is sharded and activations are checkpointed, and why."""
     memory = job.memory
-    is_default = job.spec.distributed.sharding == "auto" and memory.mode == "none" and job.world.size == 1
-    if not memory.reason or is_default:
+    is_automatic = job.spec.distributed.sharding == "auto"
+    if not memory.reason or (is_automatic and job.world.size == 1 and job.numerics.device.type == "cpu"):
         return []
     checkpointing = ", activations of each layer group are computed again in the backward pass"
     details = checkpointing if memory.checkpoints_activations else ""
