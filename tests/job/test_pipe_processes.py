@@ -51,12 +51,15 @@ def run_cases(world: World, folder: Path) -> None:
 
 
 def prepare_cases(folder: Path, artifact: Path) -> list[PipeFeeder]:
-    """Lay out jobs: without a first pass, with it and with records held out, with a trained and with a solved head."""
+    """Lay out jobs: without a first pass, with it and with records held out, with a trained and with a solved head.
+
+    The model of the first one is sharded.
+    """
     train, validation = image_records(folder / "train", 12), image_records(folder / "validation", 5, 100)
     channels = (train, rename_channel(validation, "validation"))
     known = {"class_names": ",".join(NAMES), "num_training_samples": "36"}
     cases = {
-        "1": piped_request(channels, {**FROM_SCRATCH, **known, "epochs": "1"}),
+        "1": piped_request(channels, {**FROM_SCRATCH, **known, "epochs": "1", "sharding": "full"}),
         "2": piped_request((train,), {**FROM_SCRATCH, "epochs": "1", "validation_fraction": "0.3"}),
         "3": piped_request((*channels, Channel("model", artifact)), HEAD),
         "4": piped_request((*channels, Channel("model", artifact)), SOLVED),
