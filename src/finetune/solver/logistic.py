@@ -21,7 +21,7 @@ from finetune.runtime.worker_pool import WorkerPool
 _CHUNK_MACS = 1 << 22
 """Multiply-adds per chunk of rows: milliseconds on a core, many times the cost of handing a chunk to a thread."""
 _HISTORY = 20
-_NO_CHANGE = 1e-13
+_NO_CHANGE = 1e-16
 """Change of the objective or of the parameters below which L-BFGS ends."""
 
 
