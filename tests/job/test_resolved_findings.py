@@ -7,6 +7,7 @@ import logging
 import pytest
 import torch
 
+from finetune.config.optimizers import LearningRateInUse
 from finetune.monitoring.rules.setup import Setup
 from finetune.monitoring.score import BestMetric
 from finetune.training.state import EpochMetrics
@@ -17,11 +18,13 @@ RECOVERS = [(2.0, 2.0, 0.5), (1.0, 3.0, 0.1), (0.8, 4.0, 0.1), (0.5, 1.0, 0.6), 
 STAYS = [(2.0, 1.0, 0.9), (1.0, 3.0, 0.1), (0.8, 4.0, 0.1), (0.5, 5.0, 0.2), (0.3, 6.0, 0.2)]
 
 
-def observed(course: list[tuple[float, float, float]], best_metric: BestMetric | None = None) -> TinyTraining:
+def observed(
+    course: list[tuple[float, float, float]], best_metric: BestMetric | None = None, setup: Setup | None = None
+) -> TinyTraining:
     """A training run with these training losses, validation losses and accuracies."""
     metric = best_metric or BestMetric()
     run = TinyTraining(request(epochs=str(len(course))), best_metric=metric)
-    run.rules.setup = Setup(best_metric=metric)
+    run.rules.setup = setup or Setup(best_metric=metric)
     run.rules.epoch_begins(run.state, run.training.plan.phases[0])
     rows: list[EpochMetrics] = []
     for epoch, (train, validation, accuracy) in enumerate(course):
@@ -98,3 +101,42 @@ def test_recovered_tensors_are_resolved() -> None:
     watch.load_state_dict({**state, "waiting": {**waiting, "loss": torch.tensor(1e-3)}})
     run.rules.end(run.state)
     assert run.findings.entries[0]["resolved"] == "no longer the case in the last sample of the tensors"
+
+
+EXPLODES = [(2.0, 1.0, 0.9), (1.0, 60.0, 0.2)]
+
+
+def excessive() -> Setup:
+    rate = LearningRateInUse("learning_rate", 0.01, "pretrained layers", "adamw", 2e-4, 2e-5, 1e-3)
+    return Setup(usual_rates=[rate], guess_loss=1.1)
+
+
+def rules_of(run: TinyTraining) -> dict[str, object]:
+    return {str(entry["rule"]): entry["resolved"] for entry in run.findings.entries}
+
+
+def test_loss_that_exploded_for_an_epoch_is_resolved() -> None:
+    run = observed([*EXPLODES, (0.5, 0.5, 0.9)], setup=excessive())
+    assert rules_of(run)["ExplodingLoss"] is None
+    run.rules.end(run.state)
+    assert "after epoch 3: training loss 0.5000, validation loss 0.5000" in str(rules_of(run)["ExplodingLoss"])
+
+
+def test_lasting_explosion_is_a_finding_although_an_earlier_epoch_is_exported() -> None:
+    run = observed(EXPLODES, setup=excessive())
+    run.rules.begin()
+    run.rules.end(run.state)
+    assert rules_of(run)["ExplodingLoss"] is None
+    # The learning rate that caused it is not excused by it.
+    assert rules_of(run)["LearningRate"] is None
+
+
+@pytest.mark.parametrize(("accuracy", "learned"), [(0.9, True), (0.2, False)])
+def test_excessive_learning_rate_is_resolved_if_the_model_learned(accuracy: float, learned: bool) -> None:
+    run = observed([(2.0, 2.0, 0.2), (1.0, 1.0, accuracy)], setup=excessive())
+    run.rules.begin()
+    run.rules.end(run.state)
+    resolved = rules_of(run)["LearningRate"]
+    assert (resolved is not None) == learned
+    if learned:
+        assert str(resolved).startswith("the model learned all the same: after epoch 2: training loss 1.0000")

@@ -29,7 +29,7 @@ def test_healthy_jobs_have_no_findings(tmp_path: Path, holdout: Path, artifact: 
     job = succeeded(run_training(tmp_path, {"train": holdout, "model": artifact}, options))
     report = json.loads((job.folder.output_data / "report.json").read_text("utf-8"))
     assert report["findings"] == report["machine_findings"] == []
-    assert len(report["rules"]) == 19
+    assert len(report["rules"]) == 22
 
 
 def test_finding_is_in_log_and_report(tmp_path: Path, holdout: Path, artifact: Path) -> None:

@@ -16,6 +16,7 @@ from finetune.config.hyperparameters import JobSpec
 from finetune.config.parse import parse_hyperparameters
 from finetune.config.rules import DEFAULTS
 from finetune.config.unused import UNUSED_IN_SPEC, unused_hyperparameters
+from finetune.monitoring.rules.chance import check_chance_level
 from finetune.monitoring.rules.curves import (
     Row,
     TrainingCurves,
@@ -25,6 +26,7 @@ from finetune.monitoring.rules.curves import (
     patience_for_best,
 )
 from finetune.monitoring.rules.finding import Finding
+from finetune.monitoring.rules.learning_rate import check_learning_rates
 from finetune.monitoring.rules.machine import (
     MachineSample,
     ProcessTimes,
@@ -37,6 +39,7 @@ from finetune.monitoring.rules.symptoms import check_evaluation, check_training
 from finetune.monitoring.rules.tensors import TensorWatch
 from finetune.monitoring.timing import StepTiming
 from finetune.strategies.presets import ModelStructure, learning_rates_in_effect, make_plan
+from finetune.strategies.usual_rates import usual_learning_rates
 
 STRATEGIES = ("feature_extraction", "partial", "full", "gradual", "from_scratch", "evaluate")
 GROUPS = ("stem", "middle", "head")
@@ -62,6 +65,8 @@ def make_job(strategy: str, **hyperparameters: str) -> Job:
         strategy=strategy,
         epochs=spec.optimization.epochs,
         learning_rates=learning_rates_in_effect(spec.strategy, spec.optimization, structure),
+        usual_rates=usual_learning_rates(spec.strategy, spec.optimization, structure),
+        guess_loss=1.1,
         learning_rates_set=learning_rates != (None, None),
         trains_all_layers=set(plan.phase(spec.optimization.epochs - 1).trainable) == set(GROUPS),
         is_image_task=images,
@@ -93,6 +98,8 @@ JOBS = {
         {"early_stopping_patience": "2"},
         {"class_weights": "balanced"},
         {"learning_rate": "0.001", "head_learning_rate": "0.01"},
+        {"learning_rate": "0.01"},
+        {"learning_rate": "10", "head_learning_rate": "0.01", "optimizer": "sgd"},
         {"learning_rate": "10", "head_learning_rate": "10", "weight_decay": "1", "batch_size": "65536"},
         {"augmentation": "strong", "epochs": "100000", "gradient_clip_norm": "0.5"},
     )
@@ -117,7 +124,8 @@ def curves(setup: Setup) -> Iterator[Finding]:
     growing = rows(setup, [2.0, 4.0, 8.0, 9.0, 10.0, 12.0], [2.3] * 6, [0.1] * 6)
     worse = rows(setup, [2, 1, 0.5, 0.1, 0.01], [2, 1.2, 1.1, 1.4, 1.9], [0.4, 0.7, 0.8, 0.72, 0.65])
     converged_rows = rows(setup, [2, 1, *[0.5] * 12], [2, 1, *[0.9] * 12], [0.3, 0.7, *[0.8] * 12])
-    for curve_rows in (flat, growing, worse, converged_rows):
+    exploding = rows(setup, [2, 1, 0.5], [2, 1.2, 8.0], [0.4, 0.7, 0.3])
+    for curve_rows in (flat, growing, worse, converged_rows, exploding):
         yield from check_curves(TrainingCurves(curve_rows, 20, 500, setup), DEFAULTS)
     swinging = rows(setup, [2, 1, 2.2, 0.9, 2.1, 1.2], [1.0] * 6, [0.5] * 6)
     validation_better = rows(setup, [2, 1.8, 1.6, 1.5, 1.4, 1.3], [1.0] * 6, [0.9] * 6)
@@ -137,6 +145,8 @@ def answers(setup: Setup) -> Iterator[Finding]:
         metrics |= {"micro": {"f1": 0.1}, "majority_baseline_micro_f1": 0.4, "majority_labels": ["a"]}
     for learned in (True, False, None):
         yield from check_evaluation("test", {**metrics, "per_class": per_class}, setup, learned=learned)
+        yield from check_chance_level("test", {**metrics, "accuracy": 0.6}, DEFAULTS, setup, learned=learned)
+    yield from check_learning_rates(DEFAULTS, setup)
 
 
 def machine(setup: Setup) -> Iterator[Finding]:
@@ -192,7 +202,9 @@ def advised(text: str) -> list[tuple[str, str]]:
 
 
 def test_situations_trigger_every_rule() -> None:
-    assert {finding.rule for finding in all_findings(JOBS["full"].setup)} == TRAINING_RULES
+    found = {finding.rule for finding in all_findings(JOBS["full"].setup)}
+    assert found == TRAINING_RULES - {"LearningRate"}
+    assert "LearningRate" in {finding.rule for finding in all_findings(JOBS["full learning_rate=0.01"].setup)}
 
 
 @pytest.mark.parametrize("job", JOBS.values(), ids=JOBS)

@@ -10,9 +10,12 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from finetune.config.optimizers import LearningRateInUse
 from finetune.config.rules import DEFAULTS, UNSUPPORTED_PARAMETERS, parse_rules
+from finetune.monitoring.rules.chance import check_chance_level
 from finetune.monitoring.rules.curves import TrainingCurves, check_class_balance, check_curves, check_rare_classes
 from finetune.monitoring.rules.finding import Finding, Rules
+from finetune.monitoring.rules.learning_rate import check_learning_rates
 from finetune.monitoring.rules.machine import (
     MachineSample,
     ProcessTimes,
@@ -87,6 +90,23 @@ def mistaken(rules: Rules) -> list[Finding]:
     return check_rare_classes({"a": 0.9, "b": 0.1}, {"a": 1000, "b": 200}, rules, Setup())
 
 
+def fast(rules: Rules) -> list[Finding]:
+    rate = LearningRateInUse("learning_rate", 0.01, "pretrained layers", "adamw", 2e-4, 2e-5, 1e-3)
+    return check_learning_rates(rules, Setup(usual_rates=[rate]))
+
+
+def uncertain(rules: Rules) -> list[Finding]:
+    metrics = {
+        "records": 20, "accuracy": 0.65, "majority_baseline_accuracy": 0.5, "majority_class": "a",
+    }  # fmt: skip
+    return check_chance_level("test", metrics, rules, Setup(), learned=True)
+
+
+def exploding(rules: Rules) -> list[Finding]:
+    rows = [{"train:loss": 0.5, "train:accuracy": 0.9, "validation:loss": 20.0, "validation:accuracy": 0.6}]
+    return check_curves(TrainingCurves(rows, 20, 500, Setup(guess_loss=1.0)), rules)
+
+
 FLAT = curves([2.0] * 5, [2.0] * 5, [0.2] * 5)
 WORSE = curves([2, 1, 0.5, 0.1, 0.01], [2, 1.2, 1.1, 1.4, 1.9], [0.4, 0.7, 0.8, 0.72, 0.65])
 RESTING = curves([2, 1, *[0.5] * 12], [2, 1, *[0.9] * 12], [0.3, 0.7, *[0.8] * 12])
@@ -102,6 +122,10 @@ STEPS = [StepTiming(0, seconds, 8) for seconds in [0.1] * 500 + [5.0] * 15]
 BUSY_AT_LAST = [MachineSample(40, 50, 1, 20)] * 1180 + [MachineSample(95, 50, 1, 20)] * 20
 # Rule and parameter: the input that triggers the rule, and a parameter value that does not.
 DECISIVE: Mapping[tuple[str, str], tuple[Situation, float]] = {
+    ("LearningRate", "threshold"): (fast, 20),
+    ("ExplodingLoss", "threshold"): (exploding, 30),
+    # 13 or more of 20 fair coins show heads with a probability of 0.132.
+    ("ChanceLevel", "significance"): (uncertain, 0.14),
     ("VanishingGradient", "threshold"): (training(times2=1e-9), 1e-30),
     ("ExplodingTensor", "only_nan"): (training(learning_rate=3e38, steps=1, times4=1e3), 1),
     ("PoorWeightInitialization", "threshold"): (training(times4=1000.0), 1e6),
@@ -168,7 +192,7 @@ RELATED_VALUES: Mapping[tuple[str, str], Mapping[str, float]] = {
 
 def test_all_rule_parameters_are_covered() -> None:
     assert set(DECISIVE) == {(rule, name) for rule, parameters in DEFAULTS.items() for name in parameters}
-    assert len(DEFAULTS) == 19
+    assert len(DEFAULTS) == 22
 
 
 @pytest.mark.parametrize(("rule", "name"), DECISIVE)

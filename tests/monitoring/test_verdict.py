@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from html.parser import HTMLParser
 from typing import Any
 
@@ -63,6 +64,31 @@ def test_model_equal_to_baseline_has_bad_verdict() -> None:
 def test_insignificant_improvement_has_no_good_verdict() -> None:
     kind, headline = kind_and_headline(metrics([0, 1, 2] * 3, [0, 1, 2, 0, 1, 0, 1, 2, 1]))
     assert (kind, headline) == ("warn", "Not clearly better than always predicting “circle”")
+
+
+def test_verdict_uses_the_exact_binomial_test() -> None:
+    # 14 of 20 differ from one half with p = 0.058, 15 of 20 with p = 0.021.
+    def evaluation(hits: int) -> dict[str, Any]:
+        truth = [0, 1] * 10
+        return metrics(truth, [*truth[:hits], *(1 - label for label in truth[hits:])])
+
+    result = verdict(report(evaluation(14)))
+    assert (result.kind, result.headline) == ("warn", "Not clearly better than always predicting “circle”")
+    assert "(exact binomial test, p = 0.058)" in result.reasons[1]
+    assert kind_and_headline(evaluation(15))[0] == "good"
+
+
+@pytest.mark.parametrize("loss", [5.6, None, math.inf])
+def test_exploded_validation_loss_is_the_headline(loss: float | None) -> None:
+    history = [*example()["history"], {**example()["history"][1], "validation:loss": loss}]
+    result = verdict(report(GOOD, history=history))
+    assert (result.kind, result.headline) == ("warn", "The validation loss exploded")
+    html = page(report(GOOD, history=history))
+    assert '<h1 class="verdict warn">The validation loss exploded' in html
+    assert "No findings" not in html
+    # Three classes have a loss of 1.1 by guessing; five times as much is an explosion.
+    history[-1]["validation:loss"] = 5.4
+    assert kind_and_headline(GOOD, history=history)[0] == "good"
 
 
 def test_zero_recall_class_prevents_good_verdict() -> None:

@@ -37,6 +37,31 @@ OPTIMIZERS: Mapping[OptimizerName, OptimizerInfo] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class LearningRateInUse:
+    """A learning rate of a job and the usual range for its layers and optimizer.
+
+    Attributes:
+        hyperparameter: hyperparameter that sets it.
+        value: the learning rate.
+        layers: layers with this learning rate, such as `pretrained layers`.
+        optimizer: the optimizer.
+        default: default learning rate.
+        lowest: lower end of the usual range.
+        highest: upper end of the usual range.
+        suitable_optimizer: another optimizer for which the value is usual, if there is one.
+    """
+
+    hyperparameter: str
+    value: float
+    layers: str
+    optimizer: OptimizerName
+    default: float
+    lowest: float
+    highest: float
+    suitable_optimizer: OptimizerName | None = None
+
+
 def optimizers_using(hyperparameter: str) -> list[str]:
     """Names of the optimizers that use a hyperparameter."""
     return [name for name, info in OPTIMIZERS.items() if hyperparameter in info.uses]

@@ -1,4 +1,4 @@
-"""Debugger rules and their parameters, with the names and defaults of the service's built-in rules.
+"""Rules and their parameters, mostly with the names and defaults of SageMaker Debugger's built-in rules.
 
 Source: https://docs.aws.amazon.com/sagemaker/latest/dg/debugger-built-in-rules.html and the profiler's page next to it.
 """
@@ -13,11 +13,14 @@ from finetune.errors import did_you_mean
 Parameters = Mapping[str, float]
 
 DEFAULTS: Mapping[str, Parameters] = {
+    "LearningRate": {"threshold": 2.0},
     "VanishingGradient": {"threshold": 1e-7},
     "ExplodingTensor": {"only_nan": 0},
     "PoorWeightInitialization": {"threshold": 10.0},
     "LossNotDecreasing": {"num_steps": 10, "diff_percent": 0.0},
     "Overfit": {"start_step": 0, "patience": 1, "ratio_threshold": 0.1},
+    "ExplodingLoss": {"threshold": 5.0},
+    "ChanceLevel": {"significance": 0.05},
     "Overtraining": {"patience_train": 5, "patience_validation": 10, "delta": 0.1},
     "DeadRelu": {"threshold_inactivity": 1.0, "threshold_layer": 50.0},
     "SaturatedActivation": {

@@ -11,18 +11,17 @@ from finetune.job.best_metric import choose_best_metric
 from finetune.job.inputs import Inputs, training_counts
 from finetune.job.prepare import PreparedJob, structure_of
 from finetune.models.heads import DropoutLinear
-from finetune.monitoring.rules.curves import check_rare_classes
+from finetune.monitoring.rules.chance import check_chance_level
+from finetune.monitoring.rules.curves import LEARNED_SHARE, check_rare_classes
 from finetune.monitoring.rules.finding import Finding
-from finetune.monitoring.rules.setup import Setup
+from finetune.monitoring.rules.setup import Setup, guess_loss
 from finetune.monitoring.rules.symptoms import check_evaluation
 from finetune.monitoring.score import score_of
 from finetune.strategies.presets import learning_rates_in_effect
+from finetune.strategies.usual_rates import usual_learning_rates
 from finetune.training.observers.rules import Findings, RuleObserver
 from finetune.training.state import EpochMetrics
 from finetune.training.trainer import Training
-
-_LEARNED_SHARE = 0.25
-"""Share of the distance from chance level to a perfect score above which training records count as learned."""
 
 
 def build_setup(job: PreparedJob) -> Setup:
@@ -36,6 +35,8 @@ def build_setup(job: PreparedJob) -> Setup:
         epochs=optimization.epochs,
         learning_rates=learning_rates_in_effect(spec.strategy, optimization, structure),
         learning_rates_set=optimization.learning_rate is not None or optimization.head_learning_rate is not None,
+        usual_rates=(() if job.head_solver.solves else usual_learning_rates(spec.strategy, optimization, structure)),
+        guess_loss=guess_loss(inputs.task.outputs, multi_label=inputs.labels.multi_label),
         trains_all_layers=set(last.trainable) == set(job.plan.groups),
         is_image_task=expects.modality == "image",
         multi_label=inputs.labels.multi_label,
@@ -108,8 +109,9 @@ def findings_about_evaluation(
     learned = None
     if history:
         guess = constant_prediction_score(job.inputs, counts)
-        learned = score_of(history[-1], "train") > guess + _LEARNED_SHARE * (1 - guess)
+        learned = score_of(history[-1], "train") > guess + LEARNED_SHARE * (1 - guess)
     return [
         *check_rare_classes(recalls, counts, rules, setup),
+        *check_chance_level(part, measured, rules, setup, learned=learned),
         *check_evaluation(part, measured, setup, learned=learned),
     ]

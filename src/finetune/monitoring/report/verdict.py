@@ -7,8 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
+from finetune.config.rules import DEFAULTS
 from finetune.monitoring.report.head import estimate_sentence
-from finetune.monitoring.report.markup import percent, pluralize
+from finetune.monitoring.report.markup import number, percent, pluralize
+from finetune.monitoring.rules.chance import SIGNIFICANCE, chance_probability
+from finetune.monitoring.rules.curves import exploded
+from finetune.monitoring.rules.setup import guess_loss
 from finetune.monitoring.rules.symptoms import worse_than_guess, zero_recall_classes
 from finetune.monitoring.score import score_name, score_of
 
@@ -65,7 +69,12 @@ def verdict(report: Mapping[str, Any]) -> Verdict:
         return Verdict("bad", "The job failed", (f"No model was exported: {report['failure']}",))
     if metrics is None:
         return Verdict("warn", "Not evaluated", _unevaluated(report))
-    objections = [*_score_objections(metrics), *_class_objections(part, metrics), *_data_objections(part, report)]
+    objections = [
+        *_score_objections(metrics),
+        *_loss_objections(report, metrics),
+        *_class_objections(part, metrics),
+        *_data_objections(part, report),
+    ]
     findings = [finding["rule"] for finding in report["findings"] if not finding.get("resolved")]
     if findings and not objections:
         text = f"Rules reported {pluralize(len(findings), 'problem')}: {', '.join(findings)}."
@@ -131,13 +140,28 @@ def _score_objections(metrics: Mapping[str, Any]) -> list[_Objection]:
     if prediction is not None:
         compared = "Worse than" if prediction.score < prediction.baseline else "No better than"
         return [_Objection("bad", f"{compared} always predicting {_quoted(prediction.labels)}")]
-    if "micro" in metrics or metrics["majority_class"] is None or metrics["accuracy"] == 1.0:
+    probability = chance_probability(metrics)
+    if probability is None or probability <= SIGNIFICANCE:
         return []
-    if wilson_interval(metrics["accuracy"], metrics["records"])[0] > metrics["majority_baseline_accuracy"]:
-        return []
-    reason = f"With {pluralize(metrics['records'], 'record')}, the difference is not statistically significant."
+    reason = (
+        f"With {pluralize(metrics['records'], 'record')}, the difference is not statistically significant"
+        f" (exact binomial test, p = {probability:.2g})."
+    )
     majority = _quoted([metrics["majority_class"]])
     return [_Objection("warn", f"Not clearly better than always predicting {majority}", reason)]
+
+
+def _loss_objections(report: Mapping[str, Any], metrics: Mapping[str, Any]) -> list[_Objection]:
+    """The validation loss of the last epoch, even if an earlier one is exported."""
+    rows: Sequence[Mapping[str, float]] = report["history"]
+    guess = guess_loss(len(metrics["labels"]), multi_label="micro" in metrics)
+    if not rows or not exploded(rows[-1], guess, DEFAULTS["ExplodingLoss"]["threshold"]):
+        return []
+    text = (
+        f"The validation loss of epoch {len(rows)} is {number(rows[-1]['validation:loss'])}; predicting all classes"
+        f" with equal probability has {number(guess)}. Lower learning_rate."
+    )
+    return [_Objection("warn", "The validation loss exploded", text)]
 
 
 def _class_objections(part: str, metrics: Mapping[str, Any]) -> list[_Objection]:

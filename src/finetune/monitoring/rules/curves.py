@@ -1,4 +1,4 @@
-"""Rules on losses and classes: LossNotDecreasing, Overfit, Overtraining, ClassImbalance."""
+"""Rules on losses and classes: LossNotDecreasing, Overfit, ExplodingLoss, Overtraining, ClassImbalance."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from finetune.monitoring.score import best_epoch, rank_of, score_name, score_of
 
 Row = Mapping[str, float]
 
-RECHECKED_RULES = ("LossNotDecreasing", "Overfit", "Overtraining")
+RECHECKED_RULES = ("LossNotDecreasing", "Overfit", "ExplodingLoss", "Overtraining")
 """Rules on the curve so far, whose findings later epochs may refute."""
 _MIN_EPOCHS = 3
 _MIN_PATIENCE = 3
+LEARNED_SHARE = 0.25
+"""Share of the distance from chance level to a perfect score above which records count as learned."""
 _HIGH_LOSS_SHARE = 0.5
 """A loss below this share of its first mean counts as decreased, regardless of its recent course."""
 
@@ -41,12 +43,23 @@ class TrainingCurves:
         """Number of steps done."""
         return len(self.rows) * self.steps_per_epoch
 
+    def learned(self, guess: float) -> bool:
+        """Return whether the last epoch is clearly better than a guess, on validation or without it on training.
+
+        Args:
+            guess: Score of the best constant prediction.
+        """
+        last = self.rows[-1]
+        score = score_of(last, "validation" if "validation:loss" in last else "train")
+        return score > guess + LEARNED_SHARE * (1 - guess)
+
 
 def check_curves(curves: TrainingCurves, rules: Rules) -> list[Finding]:
     """Evaluate the epochs so far; rules that still hold report again, and the caller keeps the first finding."""
     checks = {
         "LossNotDecreasing": _loss_not_decreasing,
         "Overfit": _overfit,
+        "ExplodingLoss": _exploding_loss,
         "Overtraining": _overtraining,
     }
     findings = (check(curves, rules) for name, check in checks.items() if name in rules and curves.rows)
@@ -97,6 +110,9 @@ def _loss_not_decreasing(curves: TrainingCurves, rules: Rules) -> Finding | None
 
 def _flat_loss_advice(curves: TrainingCurves) -> str:
     setup = curves.setup
+    excessive_rate = setup.excessive_learning_rate()
+    if excessive_rate is not None:
+        return sentence(setup.reduce_learning_rate(excessive_rate))
     if curves.rows[-1]["train:loss"] > 1.5 * curves.rows[0]["train:loss"]:
         return f"{setup.lower_learning_rate(10)}: the updates are too large."
     higher_rate, more_layers = setup.raise_learning_rate(3), setup.train_more_layers()
@@ -141,6 +157,40 @@ def _overfit_advice(curves: TrainingCurves, rows: Sequence[Row]) -> str:
         return f"{setup.generalize_better()}; the weights of the best epoch are already exported."
     patience = patience_for_best(rows, setup.best_metric.name)
     return f"set early_stopping_patience={patience} to end training after the best epoch, which is exported."
+
+
+def exploded(row: Row, guess_loss: float, threshold: float) -> bool:
+    """Return whether the validation loss of an epoch is far above that of guessing, or not finite.
+
+    Args:
+        row: Metrics of the epoch.
+        guess_loss: Loss of predicting all classes with equal probability.
+        threshold: Multiple of it from which on the loss has exploded.
+    """
+    if "validation:loss" not in row:
+        return False
+    loss: float | None = row["validation:loss"]
+    # In a report, a number that is not finite is `None`.
+    return loss is None or not math.isfinite(loss) or loss >= threshold * guess_loss
+
+
+def _exploding_loss(curves: TrainingCurves, rules: Rules) -> Finding | None:
+    setup, last = curves.setup, curves.rows[-1]
+    if not exploded(last, setup.guess_loss, rules["ExplodingLoss"]["threshold"]):
+        return None
+    lowest = min(_comparable_loss(row) for row in curves.rows if "validation:loss" in row)
+    observation = (
+        f"the validation loss is {last['validation:loss']:.4g}, that of guessing is {setup.guess_loss:.3f}, and the"
+        f" lowest was {lowest:.4g}"
+    )
+    rate = setup.excessive_learning_rate()
+    advice = setup.lower_learning_rate(10) if rate is None else setup.reduce_learning_rate(rate)
+    return Finding("ExplodingLoss", curves.step, _epoch_name(curves), observation, sentence(advice), severe=True)
+
+
+def _comparable_loss(row: Row) -> float:
+    loss = row["validation:loss"]
+    return math.inf if math.isnan(loss) else loss
 
 
 def _two_standard_errors(share: float, records: int) -> float:

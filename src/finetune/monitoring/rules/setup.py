@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from finetune.config.optimizers import LearningRateInUse
+from finetune.config.rules import DEFAULTS
 from finetune.monitoring.score import BestMetric
 
 MAX_LEARNING_RATE = 10.0
 MAX_EPOCHS = 100_000
 MAX_BATCH_SIZE = 65_536
 """Maximum values of the hyperparameters."""
+EXCESSIVE = DEFAULTS["LearningRate"]["threshold"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +26,8 @@ class Setup:
         epochs: Requested epochs.
         learning_rates: Effective learning rates by the hyperparameter that sets them.
         learning_rates_set: Whether the user set one of them.
+        usual_rates: The same with their usual ranges.
+        guess_loss: Validation loss of predicting all classes with equal probability; infinite if unknown.
         trains_all_layers: Whether every layer group is trainable at the end of the plan.
         is_image_task: Whether the records are images.
         multi_label: Whether a record may have several labels.
@@ -45,6 +51,8 @@ class Setup:
     epochs: int = 10
     learning_rates: Sequence[tuple[str, float]] = ()
     learning_rates_set: bool = False
+    usual_rates: Sequence[LearningRateInUse] = ()
+    guess_loss: float = math.inf
     trains_all_layers: bool = True
     is_image_task: bool = True
     multi_label: bool = False
@@ -68,14 +76,24 @@ class Setup:
         """Whether anything is trained."""
         return self.strategy != "evaluate"
 
+    def excessive_learning_rate(self, threshold: float = EXCESSIVE) -> LearningRateInUse | None:
+        """Return the learning rate that exceeds `threshold` times the upper end of its usual range most, if any."""
+        worst = max(self.usual_rates, key=lambda rate: rate.value / rate.highest, default=None)
+        return worst if worst is not None and worst.value > threshold * worst.highest else None
+
+    def reduce_learning_rate(self, rate: LearningRateInUse) -> str:
+        """Advise the default of a learning rate, or an optimizer that it suits."""
+        other = f", or optimizer={rate.suitable_optimizer}, for which {rate.value:g} is usual"
+        return f"set {rate.hyperparameter}={rate.default:g}{other if rate.suitable_optimizer else ''}"
+
     def lower_learning_rate(self, factor: int) -> str:
         """Advise lower learning rates, such as `lower learning_rate to a tenth (learning_rate=2e-05)`."""
         names = {3: "a third", 10: "a tenth", 100: "a hundredth"}
         return f"lower {self._learning_rate_names()} to {names[factor]}{self._learning_rate_values(1 / factor)}"
 
     def raise_learning_rate(self, factor: int) -> str | None:
-        """Advise higher learning rates; `None` if one is at its maximum."""
-        if any(value >= MAX_LEARNING_RATE for _, value in self.learning_rates):
+        """Advise higher learning rates; `None` if one is at its maximum, or far above its usual range."""
+        if self.excessive_learning_rate() or any(value >= MAX_LEARNING_RATE for _, value in self.learning_rates):
             return None
         names = {3: "threefold", 10: "tenfold", 100: "a hundredfold"}
         return f"raise {self._learning_rate_names()} {names[factor]}{self._learning_rate_values(factor)}"
@@ -108,6 +126,9 @@ class Setup:
         """Advise on underfitting."""
         if not self.trains:
             return self.examine_model()
+        excessive_rate = self.excessive_learning_rate()
+        if excessive_rate is not None:
+            return self.reduce_learning_rate(excessive_rate)
         more_layers = self.train_more_layers()
         if more_layers is not None:
             return more_layers
@@ -165,6 +186,11 @@ class Setup:
             return ""
         values = (f"{name}={min(MAX_LEARNING_RATE, value * factor):.3g}" for name, value in self.learning_rates)
         return f" ({', '.join(values)})"
+
+
+def guess_loss(classes: int, *, multi_label: bool) -> float:
+    """Return the loss of predicting all classes with equal probability."""
+    return math.log(2 if multi_label else classes)
 
 
 def sentence(text: str) -> str:

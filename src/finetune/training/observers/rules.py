@@ -20,6 +20,7 @@ from finetune.monitoring.rules.curves import (
     resolution,
 )
 from finetune.monitoring.rules.finding import Finding, Rules
+from finetune.monitoring.rules.learning_rate import check_learning_rates
 from finetune.monitoring.rules.machine import (
     MachineSample,
     ProcessTimes,
@@ -148,6 +149,7 @@ class RuleObserver:
         self.guard(self._begin)
 
     def _begin(self) -> None:
+        self.findings.add(check_learning_rates(self.rules, self.setup))
         self.findings.add(check_class_balance(self.class_counts, self.rules, self.setup))
 
     def epoch_begins(self, state: TrainingState, phase: Phase) -> None:
@@ -208,6 +210,9 @@ class RuleObserver:
             reason = f"the weights of epoch {best.epoch + 1}, the best one, are exported"
             self.findings.reevaluate(["Overfit"], (), reason)
         self.findings.reevaluate(rules, current, resolution(curves))
+        if curves.learned(self.baseline_score) and all(finding.rule != "ExplodingLoss" for finding in current):
+            last = resolution(curves).removeprefix("no longer holds ")
+            self.findings.reevaluate(["LearningRate"], (), f"the model learned all the same: {last}")
         self.findings.reevaluate(self.probe.refuted, (), "no longer the case in the last sample of the tensors")
 
     def _curves(self, rows: list[EpochMetrics], step: int) -> TrainingCurves:
