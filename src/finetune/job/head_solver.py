@@ -12,6 +12,7 @@ from finetune.features.phase_inputs import CachedInputProvider
 from finetune.features.plan import CachePlan
 from finetune.models.backbone import Backbone
 from finetune.models.hidden_layer import find_pass_through
+from finetune.runtime.optional import optional
 from finetune.solver.folds import FOLDS, SINGLE_FOLD_ABOVE
 from finetune.solver.head import STRENGTHS
 from finetune.training.solve import HeadInputs
@@ -66,7 +67,10 @@ def choose_head_solver(
         return _trained(f"{join_names(names)} {'is' if len(names) == 1 else 'are'} set")
     if name == "auto" and backbone.weights.kept_head:
         return _trained("the head of the weights is kept, and training continues from it")
-    inputs = HeadInputs(not new_hidden_layers(backbone), find_pass_through(backbone))
+    pass_through = None
+    with optional("Examining the hidden layer of the head"):
+        pass_through = find_pass_through(backbone)
+    inputs = HeadInputs(not new_hidden_layers(backbone), pass_through)
     obstacle = _obstacle(backbone, cache_plan, inputs, records)
     if obstacle is None and records is not None:
         width, classes = backbone.classifier.in_features, backbone.classifier.out_features
@@ -96,17 +100,16 @@ def _trained(reason: str) -> HeadSolver:
 
 def _obstacle(backbone: Backbone, cache_plan: CachePlan, inputs: HeadInputs, records: int | None) -> str | None:
     """Return the reason why the head cannot be solved, as a clause; `None` if it can, as far as memory suffices."""
-    if not cache_plan.is_cache_enabled:
-        return "feature_cache=off"
-    if cache_plan.views > 1:
-        return f"augmentation_views={cache_plan.views} augments the images"
-    if not inputs.candidates():
-        return f"the head has hidden layers without pretrained weights ({', '.join(new_hidden_layers(backbone))})"
-    if "bias" not in dict(backbone.classifier.named_parameters()):
-        return "the last layer has no bias"
-    if records is None:
-        return "the number of records is unknown (num_training_samples)"
-    return None
+    views, hidden = cache_plan.views, ", ".join(new_hidden_layers(backbone))
+    conditions = {
+        "sharding=full": cache_plan.spec.distributed.sharding == "full",
+        "feature_cache=off": not cache_plan.is_cache_enabled,
+        f"augmentation_views={views} augments the images": views > 1,
+        f"the head has hidden layers without pretrained weights ({hidden})": not inputs.candidates(),
+        "the last layer has no bias": "bias" not in dict(backbone.classifier.named_parameters()),
+        "the number of records is unknown (num_training_samples)": records is None,
+    }
+    return next((obstacle for obstacle, applies in conditions.items() if applies), None)
 
 
 def new_hidden_layers(backbone: Backbone) -> list[str]:

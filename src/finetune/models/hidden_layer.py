@@ -61,11 +61,13 @@ def find_pass_through(backbone: Backbone) -> PassThrough | None:
     groups = backbone.layer_groups()
     linears = [layer for module in groups[-1].modules for layer in module.modules() if isinstance(layer, nn.Linear)]
     hidden = [layer for layer in linears if layer is not backbone.classifier]
-    if len(hidden) != 1 or hidden[0].in_features != hidden[0].out_features or hidden[0].bias is None:
+    if len(groups) < 2 or len(hidden) != 1 or hidden[0].in_features != hidden[0].out_features or hidden[0].bias is None:
         return None
     if hidden[0].out_features != backbone.classifier.in_features:
         return None
     split = backbone.split(len(groups) - 1)
+    if split.padding:  # The head reads every token.
+        return None
     rows = torch.linspace(-_RANGE, _RANGE, 25, device=hidden[0].weight.device)
     inputs = rows.unsqueeze(1).repeat(1, hidden[0].in_features)
     backbone.module.eval()
