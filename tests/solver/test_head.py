@@ -23,7 +23,7 @@ def clusters(count: int, width: int, classes: int, noise: float, seed: int = 0) 
 
 def test_the_head_is_that_of_scikit_learn_for_the_features_as_given() -> None:
     features, targets = clusters(150, 12, 4, 2.0)
-    solution = solve_head(features, targets, exclusive=True, strengths=[3.0])
+    solution = solve_head(features, targets, exclusive=True, strengths=[3.0], rescale=False)
     scaled = StandardScaler().fit_transform(features.double().numpy())
     reference = LogisticRegression(C=1 / 3.0, tol=1e-9, max_iter=10_000).fit(scaled, targets.argmax(1).numpy())
     probabilities = solution.head.logits(features.double()).softmax(1).numpy()
@@ -149,6 +149,33 @@ def test_the_loss_chooses_between_equally_accurate_strengths() -> None:
     assert solution.path[0].cv_accuracy == 1.0
     assert solution.strength < 1.0
     assert solution.head.logits(features.double()).softmax(1).max(1).values.min() > 0.9
+
+
+def test_the_factor_makes_probabilities_of_further_records_likely() -> None:
+    features, targets = clusters(2000, 20, 5, 2.0)
+    losses = []
+    for rescale in (True, False):
+        solution = solve_head(features[:200], targets[:200], exclusive=True, strengths=[3000.0], rescale=rescale)
+        logits = solution.head.logits(features[200:].double())
+        losses.append(float(torch.nn.functional.cross_entropy(logits, targets[200:])))
+        assert (solution.scale > 2) == rescale
+        assert solution.estimate is not None
+        assert solution.estimate.loss == pytest.approx(losses[-1], rel=0.2)
+    assert losses[0] < 0.8 * losses[1]
+
+
+def test_the_factor_of_few_separable_records_stays_moderate() -> None:
+    features, targets = clusters(6, 4, 3, 0.01)
+    head = solve_head(features, targets, exclusive=True).head
+    probabilities = head.logits(features.double()).softmax(1)
+    assert 0.6 < float(probabilities.max(1).values.mean()) < 0.99
+
+
+def test_the_factor_changes_no_prediction() -> None:
+    features, targets = clusters(100, 20, 5, 2.0)
+    heads = [solve_head(features, targets, exclusive=True, rescale=rescale).head for rescale in (True, False)]
+    predicted = [head.logits(features.double()).argmax(1) for head in heads]
+    assert torch.equal(*predicted)
 
 
 def test_the_loss_alone_chooses_for_independent_labels() -> None:

@@ -21,6 +21,8 @@ _PATIENCE = 3
 """Weaker strengths without a lower loss after which the path ends: the loss has a single minimum, up to noise."""
 _CROSS_VALIDATION, _FINAL = (1e-5, 200), (1e-8, 2000)
 """Largest element of the gradient, and number of iterations: in folds, and for the final head."""
+_SCALES, _BISECTIONS = (0.01, 100.0), 50
+"""Range of the factor of the logits, and steps to find it."""
 _MIN_DEVIATION = 0.01
 """Smallest scale of a feature, relative to its mean and to the standard deviation of all features together.
 
@@ -47,10 +49,10 @@ class StrengthResult:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """Cross-validated quality of the head, each fold with the strength that the other folds choose.
+    """Cross-validated quality of the head; the accuracy of each fold with the strength that the other folds choose.
 
     Attributes:
-        loss: mean loss.
+        loss: mean loss, with the chosen strength and factor.
         accuracy: share of the records that are predicted correctly.
         accuracy_standard_error: its standard error.
         records: number of records that were held out once.
@@ -71,19 +73,26 @@ class Solution:
     Attributes:
         head: linear layer on the features as they were given.
         strength: chosen regularization strength.
+        scale: factor of weight and bias, which makes the probabilities of held-out records likely.
         path: results by strength, from strong to weak; empty without cross-validation.
         estimate: cross-validated quality; `None` without cross-validation.
     """
 
     head: LinearHead
     strength: float
+    scale: float
     path: tuple[StrengthResult, ...]
     estimate: Estimate | None
 
     def as_json(self) -> dict[str, Any]:
         """Return everything but the head as plain values."""
         estimate = None if self.estimate is None else asdict(self.estimate)
-        return {"strength": self.strength, "path": [asdict(row) for row in self.path], "cross_validation": estimate}
+        return {
+            "strength": self.strength,
+            "scale": self.scale,
+            "path": [asdict(row) for row in self.path],
+            "cross_validation": estimate,
+        }
 
 
 def solve_head(  # noqa: PLR0913  # by keyword
@@ -94,6 +103,7 @@ def solve_head(  # noqa: PLR0913  # by keyword
     class_weights: Tensor | None = None,
     seed: int = 0,
     strengths: Sequence[float] = STRENGTHS,
+    rescale: bool = True,
     check: Callable[[], None] = lambda: None,
     report: Callable[[StrengthResult], None] = lambda _: None,
 ) -> Solution:
@@ -109,6 +119,8 @@ def solve_head(  # noqa: PLR0913  # by keyword
         class_weights: factor of the loss by class, `[classes]`; `None` for 1.
         seed: seed of the folds.
         strengths: candidates, from strong to weak.
+        rescale: whether to multiply the head by the factor with the lowest loss of held-out records. The strength of
+            the highest accuracy is often too strong for probabilities, which are then too even.
         check: called often; ends the job by an exception.
         report: called with each result of the cross-validation.
     """
@@ -132,8 +144,9 @@ def solve_head(  # noqa: PLR0913  # by keyword
             stopping=Stopping(*_FINAL, check),
             workers=workers,
         )
-        head = _with_constant_classes(_unscaled(solved, mean, scale), varies, counts)
-        return Solution(head, strength, tuple(path.results), path.estimate())
+        factor = path.best_scale() if rescale else 1.0
+        head = _with_constant_classes(_unscaled(solved.scaled(factor), mean, scale), varies, counts)
+        return Solution(head, strength, factor, tuple(path.results), path.estimate(factor))
 
 
 def best_solution(solutions: Sequence[Solution]) -> int:
@@ -150,6 +163,7 @@ class _CrossValidation:
         self._problem, self._folds, self._workers = problem, folds, workers
         self._stopping = Stopping(*_CROSS_VALIDATION, check)
         self._heads = [problem.zero_head() for _ in folds.held_out]
+        self._best_heads = list(self._heads)
         self._losses: list[list[float]] = []
         self._correct: list[list[int]] = []
 
@@ -173,6 +187,8 @@ class _CrossValidation:
             self._correct.append(correct)
             count = sizes(self._folds.held_out)
             self.results.append(StrengthResult(strength, sum(losses) / count, sum(correct) / count))
+            if self.best() == strength:
+                self._best_heads = list(self._heads)
             report(self.results[-1])
             if len(self.results) - 1 - _best([(0.0, row.cv_loss) for row in self.results]) >= _PATIENCE:
                 return
@@ -189,24 +205,55 @@ class _CrossValidation:
     def _rank(self, accuracy: float, loss: float) -> tuple[float, float]:
         return (accuracy if self._problem.exclusive else 0.0, loss)
 
-    def estimate(self) -> Estimate | None:
+    def best_scale(self) -> float:
+        """Return the factor of the logits with the lowest loss of the held-out records, which is convex in it.
+
+        One more record without a known class keeps it finite if all of them are predicted correctly (Platt, 1999).
+        """
+        if not self.results:
+            return 1.0
+        low, high = _SCALES
+        for _ in range(_BISECTIONS):
+            middle = math.sqrt(low * high)
+            low, high = (low, middle) if self._slope(middle) > 0 else (middle, high)
+        return math.sqrt(low * high)
+
+    def _slope(self, factor: float) -> float:
+        """Return the derivative of the summed held-out loss by the factor."""
+        total, unknown = 0.0, 1 / (sizes(self._folds.held_out) + 1)
+        even = 1 / self._problem.targets.shape[1] if self._problem.exclusive else 0.5
+        for head, rows in zip(self._best_heads, self._folds.held_out, strict=True):
+            logits = head.logits(self._problem.features[rows.start : rows.stop])
+            scaled = logits * factor
+            probabilities = scaled.softmax(dim=1) if self._problem.exclusive else scaled.sigmoid()
+            targets = self._problem.targets[rows.start : rows.stop]
+            errors = probabilities - (targets * (1 - unknown) + even * unknown)
+            total += float((errors * logits).sum())
+        return total
+
+    def estimate(self, factor: float) -> Estimate | None:
         """Return the quality of each fold with the strength that is best in the others.
+
+        Args:
+            factor: factor of the logits.
 
         The lowest of several noisy losses is too low an estimate; that of records that did not take part in the choice
         is not.
         """
         if not self.results:
             return None
-        loss, correct, several = 0.0, 0, len(self._folds.held_out) > 1
+        correct, several = 0, len(self._folds.held_out) > 1
         for fold in range(len(self._folds.held_out)):
             others = [
                 self._rank(sum(hits) - several * hits[fold], sum(losses) - several * losses[fold])
                 for hits, losses in zip(self._correct, self._losses, strict=True)
             ]
-            chosen = _best(others)
-            loss += self._losses[chosen][fold]
-            correct += self._correct[chosen][fold]
+            correct += self._correct[_best(others)][fold]
         count = sizes(self._folds.held_out)
+        loss = sum(
+            float(self._problem.losses(head.scaled(factor), slice(rows.start, rows.stop)).sum())
+            for head, rows in zip(self._best_heads, self._folds.held_out, strict=True)
+        )
         accuracy = correct / count
         error = math.sqrt(accuracy * (1 - accuracy) / count)
         return Estimate(loss / count, accuracy, error, count, len(self._folds.held_out))

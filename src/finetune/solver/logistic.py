@@ -41,6 +41,10 @@ class LinearHead:
         """Return `[rows, classes]` for `[rows, width]`."""
         return torch.addmm(self.bias, features, self.weight.T)
 
+    def scaled(self, factor: float) -> LinearHead:
+        """Return the head whose logits are multiplied by a factor."""
+        return LinearHead(self.weight * factor, self.bias * factor)
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:

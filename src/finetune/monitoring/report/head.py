@@ -28,7 +28,8 @@ def solved_head(report: Mapping[str, Any]) -> Html | None:
     hidden = (
         "The hidden layer of the head passes its inputs through, which was better than its weights." if passed else ""
     )
-    note = tag("p", f"{estimate_sentence(solution)} {train} {hidden}", class_="note")
+    scale = f"The head is multiplied by {solution['scale']:.3g}, with which the held-out loss is lowest."
+    note = tag("p", f"{estimate_sentence(solution)} {train} {scale} {hidden}", class_="note")
     return section(
         "Solved head",
         note,
