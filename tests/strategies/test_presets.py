@@ -36,6 +36,13 @@ def test_trainable_groups_by_strategy(strategy: str, trainable: tuple[str, ...])
     assert plan.ever_trainable == trainable
 
 
+def test_partial_is_refused_for_an_encoder_of_a_single_group() -> None:
+    spec = parse_hyperparameters({"strategy": "partial"})
+    structure = ModelStructure(("encoder", "head"), "text-classification", new_head=True)
+    with pytest.raises(UserError, match="cannot be split between its blocks, and is a single group"):
+        make_plan(spec.strategy, spec.optimization, structure)
+
+
 def test_partial_trains_the_last_groups_below_the_head() -> None:
     assert plan_of(strategy="partial", unfrozen_groups="2").phases[0].trainable == ("layer2", "layer3", "head")
 

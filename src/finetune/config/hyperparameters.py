@@ -126,8 +126,8 @@ class ModelSpec(Section):
     name: str | None = Field(
         None,
         alias="model_name",
-        description="Model, such as resnet50 or distilbert-base-uncased; by default the one in the `model` channel, "
-        "otherwise a default for the task.",
+        description="Model, such as resnet50, timm/NAME or distilbert-base-uncased; by default the one in the `model` "
+        "channel, otherwise a default for the task.",
     )
     reinitialize_top_layer: Literal["auto", "true", "false"] = Field(
         "auto",

@@ -17,6 +17,8 @@ _MAX_SHOWN = 4
 _IMAGE_BATCH_SIZES, _TEXT_BATCH_SIZES = {"cpu": 16, "cuda": 64}, {"cpu": 8, "cuda": 32}
 _MIN_IMAGE_BATCH_SIZE, _BASE_IMAGE_SIZE = 4, 224
 
+UNDIVIDED_GROUP = "encoder"
+"""Name of the only layer group below the head of a model that cannot be split between its blocks."""
 Interpolation = Literal["nearest", "nearest-exact", "bilinear", "bicubic"]
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from finetune.models.backbone import UNDIVIDED_GROUP
 from finetune.models.layer_groups import ModelLayout
 
 EXAMPLE_RECORDS = 2
@@ -109,7 +110,7 @@ def undivided_layout(model: nn.Module, parts: ModelParts) -> ModelLayout:
         body=(),
         head=" ".join(name for name in names if name in head),
         classifier=parts.classifier,
-        stem_name="encoder",
+        stem_name=UNDIVIDED_GROUP,
     )
 
 

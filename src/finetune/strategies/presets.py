@@ -9,6 +9,7 @@ from types import MappingProxyType
 from finetune.config.hyperparameters import OptimizationSpec, StrategySpec, TaskName
 from finetune.config.optimizers import OPTIMIZERS, LearningRateFamily
 from finetune.errors import UserError
+from finetune.models.backbone import UNDIVIDED_GROUP
 from finetune.strategies.plan import Phase, Plan
 
 
@@ -101,6 +102,11 @@ def _phases(strategy: StrategySpec, epochs: int, body: tuple[str, ...], head: st
         case "full" | "from_scratch":
             return (Phase(0, (*body, head)),)
         case "partial":
+            if body == (UNDIVIDED_GROUP,):
+                raise UserError(
+                    "strategy=partial trains the last layer groups, but the encoder of this architecture cannot be"
+                    " split between its blocks, and is a single group. Choose strategy=feature_extraction or full."
+                )
             if strategy.unfrozen_groups > len(body):
                 raise UserError(
                     f"unfrozen_groups is {strategy.unfrozen_groups}, but the model has {len(body)} layer groups below"

@@ -46,6 +46,15 @@ def test_every_architecture_that_is_not_checked_at_the_start_is_tested() -> None
     assert IMAGE_OPTIONS.keys() - UNDIVIDED_TYPES == TESTED_IMAGE_TYPES
 
 
+def test_documentation_lists_the_tested_architectures() -> None:
+    page = (Path(__file__).resolve().parents[3] / "docs" / "model-folders.md").read_text(encoding="utf-8")
+    table = page.partition("<!-- architectures:begin -->")[2].partition("<!-- architectures:end -->")[0]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.strip().splitlines()[2:]]
+    kinds = {**dict.fromkeys(TEXT_OPTIONS, "texts"), **dict.fromkeys(IMAGE_OPTIONS, "images")}
+    assert {name.strip("`"): kind for name, kind, _ in rows} == kinds
+    assert {name.strip("`") for name, _, groups in rows if groups.startswith("one group")} == UNDIVIDED_TYPES
+
+
 def test_groups_partition_the_parameters(backbone: Backbone, folder: Path) -> None:
     assert_is_partition(backbone)
     names = [group.name for group in backbone.layer_groups()]
