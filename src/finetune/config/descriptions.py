@@ -7,7 +7,8 @@ from functools import cache
 
 from pydantic.fields import FieldInfo
 
-from finetune.config.hyperparameters import SECTIONS, Section
+from finetune.config.hyperparameters import SECTIONS
+from finetune.config.section import Section
 from finetune.config.values import ValueFormat, infer_format
 
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import Field
 
 from finetune.config.optimizers import OPTIMIZERS, OptimizerName, join_names, optimizers_using
-from finetune.config.values import infer_format, parse_value
+from finetune.config.section import Section
 
 TaskName = Literal["image-classification", "text-classification"]
 ProblemType = Literal["single_label_classification", "multi_label_classification"]
@@ -26,20 +26,6 @@ Resume = Literal["auto", "never", "required"]
 RuleAction = Literal["log", "stop"]
 BestMetricName = Literal["auto", "accuracy", "macro_f1", "micro_f1", "loss", "auc", "target", "none"]
 HeadSolverName = Literal["auto", "lbfgs", "sgd"]
-
-
-class Section(BaseModel):
-    """Hyperparameters of one stage of the job; values may be given as text."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, populate_by_name=True)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def parse_text(cls, value: object, info: ValidationInfo) -> object:
-        """Convert text to the field's type, so that only ranges remain to be checked."""
-        if not isinstance(value, str):
-            return value
-        return parse_value(value, infer_format(cls.model_fields[str(info.field_name)].annotation))
 
 
 class DataSpec(Section):

@@ -21,9 +21,9 @@ from finetune.config.hyperparameters import (
     ObserveSpec,
     OptimizationSpec,
     RunSpec,
-    Section,
     StrategySpec,
 )
+from finetune.config.section import Section
 from finetune.config.unused import UNUSED_IN_SPEC, unused_hyperparameter_notes, unused_hyperparameters
 from finetune.config.validation import contradictions
 from finetune.errors import UserError

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Generic, TypeVar
 
-from finetune.config.hyperparameters import CheckpointSpec, FeatureSpec, JobSpec, OptimizationSpec, Section, TaskName
+from finetune.config.hyperparameters import CheckpointSpec, FeatureSpec, JobSpec, OptimizationSpec, TaskName
 from finetune.config.optimizers import OPTIMIZERS, join_names, optimizers_using
 from finetune.config.rules import parse_rules
+from finetune.config.section import Section
 
 Facts = TypeVar("Facts")
 
