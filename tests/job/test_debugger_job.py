@@ -32,10 +32,10 @@ gradient = []
 def has_timing():
     parts = json.load(open(account))["parts"]
     return all(parts.get(name) for name in ("forward", "backward", "update"))
-def updated(self):
+def updated(self, *rest):
     head = [p for name, p in self.backbone.module.named_parameters() if name == "fc.weight"][0]
     gradient.append(float(head.grad.double().sum()))
-    update(self)
+    update(self, *rest)
 def taken(self, batches, step, *rest):
     loss = take(self, batches, step, *rest)
     print(json.dumps([step, float(loss), gradient.pop()]), file=record, flush=True)
