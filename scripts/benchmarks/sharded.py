@@ -16,9 +16,9 @@ from torch.multiprocessing.spawn import spawn
 
 from benchmarks.table import begin, row, say
 from finetune.distributed.data_parallel import DataParallel, PassContext
-from finetune.distributed.fully_sharded import FullySharded
 from finetune.distributed.gradient_norm import clip_grad_norm
-from finetune.distributed.sharded_model import ShardedModel
+from finetune.distributed.sharding.fully_sharded import FullySharded
+from finetune.distributed.sharding.sharded_model import ShardedModel
 from finetune.distributed.world import World
 
 _PROCESSES = 2

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks.watched_process import Watched, watch
 from finetune.config.hyperparameters import Precision
-from finetune.training.run_history import process_age
+from finetune.training.saved_state.run_history import process_age
 from sagemaker_simulator import Channel, TrainingRequest, lay_out
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -20,7 +20,7 @@ from transformers import (
     TrainingArguments,
 )
 
-from finetune.training.run_history import process_age
+from finetune.training.saved_state.run_history import process_age
 
 FIRST_STEPS = 10
 

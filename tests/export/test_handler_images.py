@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from finetune.data.bad_records import BadRecordError
 from finetune.data.transforms import image as images
 from finetune.export import inference
-from finetune.job.loaders import image_geometry
+from finetune.job.data.loaders import image_geometry
 from finetune.models.backbone import ImageInput
 from finetune.models.preprocessing import Normalizer
 from tests.support.artifact_images import encode_image, make_image

@@ -8,8 +8,8 @@ import pytest
 
 from finetune.features.phase_inputs import CachedInputProvider
 from finetune.features.plan import CachePlan
-from finetune.features.warm_pool import WarmPool
-from finetune.job.loaders import BadRecordCounts, Loaders
+from finetune.features.reuse.warm_pool import WarmPool
+from finetune.job.data.loaders import BadRecordCounts, Loaders
 from finetune.models.load import load_backbone
 from finetune.runtime.precision import choose_numerics
 from finetune.strategies.presets import ModelStructure, make_plan

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from finetune.config.descriptions import all_hyperparameters
 from finetune.job.resume import CHANGEABLE
-from finetune.training.run_history import RunHistory
+from finetune.training.saved_state.run_history import RunHistory
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "interruptions.md").read_text("utf-8")
 

@@ -10,7 +10,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from finetune.job import export_check
-from finetune.job.loaders import PROBE_RECORDS
+from finetune.job.data.loaders import PROBE_RECORDS
 from tests.support.whole_jobs import run_training, succeeded
 
 REPEATED = re.compile(r"repeats (\d+) predictions; largest difference of a probability (\S+), tolerance 1e-04")

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from finetune.job import run as stages
 from finetune.job.log_observer import LogObserver
-from finetune.training.state import TrainingState
+from finetune.training.saved_state.state import TrainingState
 from sagemaker_simulator import lay_out
 from tests.support.coloured_images import COLORS, encode_image, make_image
 from tests.support.tiny_transformers import write_folder

@@ -11,7 +11,7 @@ import pytest
 
 from finetune.evaluation.predict import InferenceContext, Predictions, predict
 from finetune.job import export_check
-from finetune.job.loaders import PROBE_RECORDS
+from finetune.job.data.loaders import PROBE_RECORDS
 from finetune.models.backbone import Backbone
 from finetune.tasks.task import Task
 from finetune.training.inputs import Source

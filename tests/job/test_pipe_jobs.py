@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from finetune.job.loaders import PROBE_RECORDS
-from finetune.training.run_history import process_age
+from finetune.job.data.loaders import PROBE_RECORDS
+from finetune.training.saved_state.run_history import process_age
 from sagemaker_simulator import Channel, PipeSource, feed_pipes, lay_out
 from tests.support.coloured_images import COLORS
 from tests.support.pipes import (

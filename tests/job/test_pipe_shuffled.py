@@ -14,7 +14,7 @@ from torch import Tensor
 
 from finetune.data.pipe.batches import StreamBatches
 from finetune.job.log_observer import LogObserver
-from finetune.training.state import TrainingState
+from finetune.training.saved_state.state import TrainingState
 from sagemaker_simulator import Channel, PipeSource, feed_pipes, lay_out
 from tests.support.pipes import piped_request, texts
 from tests.support.tiny_transformers import write_folder

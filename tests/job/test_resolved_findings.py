@@ -10,7 +10,7 @@ import torch
 from finetune.config.optimizers import LearningRateInUse
 from finetune.monitoring.rules.setup import Setup
 from finetune.monitoring.score import BestMetric
-from finetune.training.state import EpochMetrics
+from finetune.training.saved_state.state import EpochMetrics
 from tests.support.training_setup import TinyTraining, request
 
 # Worse for three epochs, and best at the end.

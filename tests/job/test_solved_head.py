@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from finetune.export.handler import load_handler
-from finetune.job import head_solver
+from finetune.job.choices import head_solver
 from tests.support.tiny_transformers import WORDS, write_folder
 from tests.support.whole_jobs import METRIC, FinishedJob, run_training, succeeded
 

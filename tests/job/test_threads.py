@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from finetune.job.loaders import worker_counts
+from finetune.job.data.loaders import worker_counts
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune.features.warm_pool import FOLDER
+from finetune.features.reuse.warm_pool import FOLDER
 from finetune.sagemaker.paths import WARM_POOL
 from tests.support.whole_jobs import FinishedJob, run_training, succeeded
 

@@ -15,7 +15,7 @@ from finetune.data.record import Content
 from finetune.data.transforms.base import Transform
 from finetune.export.export import ArtifactContents, export
 from finetune.export.verify import VerificationSample
-from finetune.job.loaders import build_transform
+from finetune.job.data.loaders import build_transform
 from finetune.models.backbone import Backbone, ImageInput
 from finetune.models.load import ModelRequest, load_backbone
 from finetune.tasks.create import create_task

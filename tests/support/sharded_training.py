@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from finetune.distributed.data_parallel import DataParallel, Forward, PassContext
-from finetune.distributed.full_state import full_tensor
-from finetune.distributed.fully_sharded import FullySharded
 from finetune.distributed.gradient_norm import clip_grad_norm
-from finetune.distributed.sharded_model import ShardedModel
+from finetune.distributed.sharding.full_state import full_tensor
+from finetune.distributed.sharding.fully_sharded import FullySharded
+from finetune.distributed.sharding.sharded_model import ShardedModel
 from finetune.distributed.virtual_devices import rows_of_shard, shard_seed
 from finetune.distributed.world import World
 

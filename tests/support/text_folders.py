@@ -13,7 +13,7 @@ from torch import Tensor
 
 from finetune.data.transforms.text import TextTransform
 from finetune.errors import UserError
-from finetune.job.loaders import build_transform
+from finetune.job.data.loaders import build_transform
 from finetune.models.backbone import Backbone, TextInput
 from finetune.models.load import load_backbone
 from tests.support.model_requests import request_model

@@ -20,8 +20,8 @@ from finetune.distributed.world import World
 from finetune.evaluation.predict import InferenceContext, predict
 from finetune.features.phase_inputs import CachedInputProvider
 from finetune.features.plan import CachePlan
-from finetune.features.warm_pool import WarmPool
-from finetune.job.loaders import BadRecordCounts, Loaders
+from finetune.features.reuse.warm_pool import WarmPool
+from finetune.job.data.loaders import BadRecordCounts, Loaders
 from finetune.monitoring.rules.setup import Setup
 from finetune.monitoring.score import BestMetric
 from finetune.runtime.precision import choose_numerics
@@ -31,9 +31,9 @@ from finetune.tasks.create import create_task
 from finetune.training.build import build_state, build_training
 from finetune.training.observers.base import Observers
 from finetune.training.observers.rules import Findings, RuleObserver
-from finetune.training.run_history import RunHistoryFile
-from finetune.training.state import EpochMetrics, TrainingState
-from finetune.training.trainable_state import State
+from finetune.training.saved_state.run_history import RunHistoryFile
+from finetune.training.saved_state.state import EpochMetrics, TrainingState
+from finetune.training.saved_state.trainable_state import State
 from finetune.training.trainer import NoCheckpoints, fit
 from tests.support.tiny import TinyBackbone, TinyReader, tiny_batches
 

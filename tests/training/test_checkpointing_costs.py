@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from finetune.checkpoint import BackgroundWriter, CheckpointInfo, Snapshot, Specification
 from finetune.config.descriptions import all_hyperparameters
-from finetune.training.checkpointing import MAX_COST_SHARE, Cadence, Checkpointing
-from finetune.training.state import Progress, Stateful, TrainingState
+from finetune.training.saved_state.checkpointing import MAX_COST_SHARE, Cadence, Checkpointing
+from finetune.training.saved_state.state import Progress, Stateful, TrainingState
 
 INTERVAL = float(all_hyperparameters()["checkpoint_interval_seconds"].default)
 HOURS = 3600.0

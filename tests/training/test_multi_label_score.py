@@ -11,7 +11,7 @@ import torch
 from finetune.evaluation.predict import Predictions
 from finetune.tasks.multi_label import MultiLabelClassification
 from finetune.tasks.single_label import SingleLabelClassification
-from finetune.training.state import BestEpoch, EpochTotals, History
+from finetune.training.saved_state.state import BestEpoch, EpochTotals, History
 from tests.support.training_setup import TinyTraining, request
 
 CPU = torch.device("cpu")

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from finetune.config.parse import parse_hyperparameters
 from finetune.strategies.param_groups import ParameterGroup
 from finetune.training.optim import Schedule, build_optimizer
-from finetune.training.trainable_state import OptimizerState, State
+from finetune.training.saved_state.trainable_state import OptimizerState, State
 
 
 def build_model() -> nn.Module:

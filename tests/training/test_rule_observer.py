@@ -10,7 +10,7 @@ from finetune.monitoring.rules.finding import Finding, Rules
 from finetune.monitoring.rules.setup import Setup
 from finetune.monitoring.timing import StepTiming
 from finetune.training.observers import rules as rule_observer
-from finetune.training.state import EpochMetrics
+from finetune.training.saved_state.state import EpochMetrics
 from tests.support.training_setup import TinyTraining, request
 
 

@@ -15,7 +15,7 @@ from finetune.data.loading.batches import Batches
 from finetune.distributed.virtual_devices import shard_seed
 from finetune.errors import UserError
 from finetune.monitoring.score import BestMetric, best_epoch
-from finetune.training.state import BestEpoch
+from finetune.training.saved_state.state import BestEpoch
 from finetune.training.trainer import NoCheckpoints, Training, fit, restore_best
 from tests.support.tiny import TinyReader, tiny_batches
 from tests.support.training_setup import TinyTraining, request

@@ -10,7 +10,7 @@ import torch.distributed
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from finetune.distributed.full_state import mesh_of
+from finetune.distributed.sharding.full_state import mesh_of
 from finetune.distributed.world import lost_processes
 
 _CHUNK_ELEMENTS = {"cpu": 1 << 17, "cuda": 1 << 23}

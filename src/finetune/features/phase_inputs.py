@@ -22,11 +22,11 @@ from finetune.features.image_cache_policy import ImageCachePolicy
 from finetune.features.key import FrozenPrefix, feature_key
 from finetune.features.lengths import measure_lengths
 from finetune.features.plan import CachePlan
+from finetune.features.reuse.warm_features import WarmFeatures
+from finetune.features.reuse.warm_pool import WarmPool
 from finetune.features.store import FeatureStore, StoreLimits
 from finetune.features.store_index import SharedIndex, SharedStoreMemory
 from finetune.features.stream import FeatureStream
-from finetune.features.warm_features import WarmFeatures
-from finetune.features.warm_pool import WarmPool
 from finetune.runtime.memory import release_freed_memory
 from finetune.strategies.plan import Phase
 from finetune.training.compile import compile_forward

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from finetune.errors import DivergedError
 from finetune.evaluation.forgetting import forgetting
 from finetune.evaluation.predict import EvaluationResult, InferenceContext
-from finetune.job.inputs import target_of
+from finetune.job.data.inputs import target_of
 from finetune.job.prepare import PreparedJob
 from finetune.models.load import Source
 from finetune.runtime.optional import optional

@@ -21,7 +21,7 @@ from finetune.errors import DivergedError
 from finetune.evaluation.predict import EvaluationResult, InferenceContext, Predictions, predict
 from finetune.export.export import ArtifactContents, export
 from finetune.export.verify import VerificationSample, tolerance_on, verify
-from finetune.job.loaders import PROBE_RECORDS
+from finetune.job.data.loaders import PROBE_RECORDS
 from finetune.job.prepare import PreparedJob
 from finetune.runtime.memory import release_freed_memory
 from finetune.tasks.thresholds import ChosenThresholds

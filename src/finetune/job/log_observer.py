@@ -8,14 +8,14 @@ import time
 from torch import Tensor
 
 from finetune.config.hyperparameters import RunSpec
-from finetune.job.loaders import Loaders
+from finetune.job.data.loaders import Loaders
 from finetune.monitoring.metric_lines import metric_line, solved_line
 from finetune.monitoring.progress import ProgressLogger, format_duration
 from finetune.monitoring.waiting import DataWait, waiting_line
 from finetune.runtime.threads import usable_cores
 from finetune.strategies.plan import Phase
-from finetune.training.run_history import RunHistoryFile, process_age
-from finetune.training.state import EpochMetrics, TrainingState
+from finetune.training.saved_state.run_history import RunHistoryFile, process_age
+from finetune.training.saved_state.state import EpochMetrics, TrainingState
 
 logger = logging.getLogger(__name__)
 

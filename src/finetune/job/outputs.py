@@ -20,8 +20,8 @@ from finetune.config.rules import parse_rules
 from finetune.data.readers.image_folder import other_files_of
 from finetune.evaluation.data_checks import check_duplicates, most_confident_mistakes
 from finetune.evaluation.predict import EvaluationResult
-from finetune.job.inputs import class_counts, training_counts
-from finetune.job.loaders import Loaders
+from finetune.job.data.inputs import class_counts, training_counts
+from finetune.job.data.loaders import Loaders
 from finetune.job.plan_summary import group_summaries, unused_notes
 from finetune.job.prepare import PreparedJob
 from finetune.models.backbone import Backbone
@@ -34,8 +34,8 @@ from finetune.strategies.plan import Plan
 from finetune.tasks.task import Task
 from finetune.tasks.thresholds import ChosenThresholds
 from finetune.training.optim import Schedule
-from finetune.training.run_history import RunHistory, process_age
-from finetune.training.state import TrainingState
+from finetune.training.saved_state.run_history import RunHistory, process_age
+from finetune.training.saved_state.state import TrainingState
 
 logger = logging.getLogger(__name__)
 

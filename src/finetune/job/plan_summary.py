@@ -10,9 +10,9 @@ from finetune.data.loading.batches import Batches
 from finetune.data.transforms.base import ImageTransform
 from finetune.distributed.virtual_devices import BATCH_NORM_MINIMUM
 from finetune.features.plan import CachePlan
-from finetune.job.best_metric import choose_best_metric
-from finetune.job.inputs import Inputs, class_counts
-from finetune.job.loaders import Loaders
+from finetune.job.choices.best_metric import choose_best_metric
+from finetune.job.data.inputs import Inputs, class_counts
+from finetune.job.data.loaders import Loaders
 from finetune.job.prepare import PreparedJob
 from finetune.messages import Lines, one_line
 from finetune.models.backbone import Backbone

@@ -13,7 +13,7 @@ from finetune.config.hyperparameters import JobSpec, TaskName
 from finetune.data.labels import LabelMap
 from finetune.data.readers.hosts_reader import HostsReader
 from finetune.data.readers.image_survey import survey_images
-from finetune.distributed.memory_plan import NO_SHARDING, MemoryChoice
+from finetune.distributed.sharding.memory_plan import NO_SHARDING, MemoryChoice
 from finetune.distributed.virtual_devices import ONE_DEVICE, VirtualDevices
 from finetune.distributed.world import World
 from finetune.errors import DataError
@@ -21,9 +21,9 @@ from finetune.evaluation.forgetting import SourceModel
 from finetune.evaluation.predict import InferenceContext, Predictions, ShardedPasses, predict
 from finetune.features.phase_inputs import CachedInputProvider
 from finetune.features.plan import CachePlan
-from finetune.features.warm_pool import WarmPool
-from finetune.job.head_solver import TRAINED_WITH_OTHER_LAYERS, HeadSolver, choose_head_solver
-from finetune.job.inputs import (
+from finetune.features.reuse.warm_pool import WarmPool
+from finetune.job.choices.head_solver import TRAINED_WITH_OTHER_LAYERS, HeadSolver, choose_head_solver
+from finetune.job.data.inputs import (
     Inputs,
     announced_classes,
     check_metrics_are_defined,
@@ -32,9 +32,9 @@ from finetune.job.inputs import (
     open_readers,
     read_inputs,
 )
-from finetune.job.loaders import Loaders, build_loaders
+from finetune.job.data.loaders import Loaders, build_loaders
+from finetune.job.data.streams import share_streams, task_of
 from finetune.job.request import Request
-from finetune.job.streams import share_streams, task_of
 from finetune.models.backbone import Backbone
 from finetune.models.load import (
     ModelRequest,

@@ -25,15 +25,15 @@ from finetune.data.readers.hosts_reader import readable_records
 from finetune.distributed.virtual_devices import VirtualDevices
 from finetune.distributed.world import ProcessLostError, World
 from finetune.errors import JobStopped, UserError
-from finetune.job.inputs import Inputs
+from finetune.job.data.inputs import Inputs
 from finetune.models.backbone import Backbone
 from finetune.models.fingerprint import digest_weights, frozen_names
 from finetune.monitoring.score import BestMetric
 from finetune.runtime.precision import Numerics
 from finetune.sagemaker.interruption import Interruption
 from finetune.strategies.plan import Plan
-from finetune.training.checkpointing import Cadence, Checkpointing, SavedByMain
-from finetune.training.state import TrainingState
+from finetune.training.saved_state.checkpointing import Cadence, Checkpointing, SavedByMain
+from finetune.training.saved_state.state import TrainingState
 from finetune.training.trainer import Checkpoints, NoCheckpoints
 
 logger = logging.getLogger(__name__)

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from torch import nn
 
 from finetune.config.rules import parse_rules
-from finetune.job.best_metric import choose_best_metric
-from finetune.job.inputs import Inputs, training_counts
+from finetune.job.choices.best_metric import choose_best_metric
+from finetune.job.data.inputs import Inputs, training_counts
 from finetune.job.prepare import PreparedJob, structure_of
 from finetune.models.heads import DropoutLinear
 from finetune.monitoring.rules.chance import check_chance_level
@@ -20,7 +20,7 @@ from finetune.monitoring.score import score_of
 from finetune.strategies.presets import learning_rates_in_effect
 from finetune.strategies.usual_rates import usual_learning_rates
 from finetune.training.observers.rules import Findings, RuleObserver
-from finetune.training.state import EpochMetrics
+from finetune.training.saved_state.state import EpochMetrics
 from finetune.training.trainer import Training
 
 

@@ -19,12 +19,12 @@ from finetune.distributed.world import World
 from finetune.errors import DivergedError, JobStopped, PlatformError, UserError
 from finetune.evaluation.drift import InitialWeights
 from finetune.evaluation.predict import EvaluationResult
-from finetune.job.best_metric import choose_best_metric
+from finetune.job.choices.best_metric import choose_best_metric
+from finetune.job.choices.memory import choose_memory, shard_model, use_activation_checkpointing, whole_model
+from finetune.job.data.inputs import target_of
 from finetune.job.evaluate import Evaluation, decide_thresholds, evaluate_parts, measure_forgetting
 from finetune.job.export_check import export_and_verify
-from finetune.job.inputs import target_of
 from finetune.job.log_observer import LogObserver, SolvedHeadLogObserver
-from finetune.job.memory import choose_memory, shard_model, use_activation_checkpointing, whole_model
 from finetune.job.outputs import (
     build_report,
     exported_line,
@@ -56,10 +56,10 @@ from finetune.training.observers.base import Observer, Observers
 from finetune.training.observers.rules import Findings
 from finetune.training.observers.tracking import DebuggedInputs, TrackingObserver
 from finetune.training.optim import Schedule
-from finetune.training.run_history import RunHistory, RunHistoryFile
+from finetune.training.saved_state.run_history import RunHistory, RunHistoryFile
+from finetune.training.saved_state.state import EpochMetrics, TrainingState
 from finetune.training.sharded import ShardedTraining
 from finetune.training.solve import fit_solved
-from finetune.training.state import EpochMetrics, TrainingState
 from finetune.training.trainer import Training, fit, restore_best
 
 logger = logging.getLogger(__name__)

@@ -31,10 +31,17 @@ from finetune.training.losses import Loss, balanced_class_weights
 from finetune.training.optim import Schedule, build_optimizer
 from finetune.training.probe import GuardedProbe, NoProbe, Probe
 from finetune.training.process_watch import ProcessWatch
+from finetune.training.saved_state.state import (
+    BestEpoch,
+    EpochMetrics,
+    EpochTotals,
+    Stateful,
+    StreamState,
+    TrainingState,
+)
+from finetune.training.saved_state.trainable_state import OptimizerState, TrainableWeights
 from finetune.training.sharded import ShardedTraining
-from finetune.training.state import BestEpoch, EpochMetrics, EpochTotals, Stateful, StreamState, TrainingState
 from finetune.training.step import TrainStep, trains_batch_norm
-from finetune.training.trainable_state import OptimizerState, TrainableWeights
 from finetune.training.trainer import EarlyStopping, JobBadRecords, Training, steps_per_epoch
 
 

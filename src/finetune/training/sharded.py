@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from finetune.distributed.sharded_model import ShardedModel
+from finetune.distributed.sharding.sharded_model import ShardedModel
 
 
 @dataclass(frozen=True, slots=True)

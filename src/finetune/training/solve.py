@@ -21,7 +21,7 @@ from finetune.solver.head import Solution, StrengthResult, best_solution, solve_
 from finetune.strategies.freezing import apply_trainable
 from finetune.training.inputs import PhaseInputs
 from finetune.training.observers.base import Observer
-from finetune.training.state import TrainingState
+from finetune.training.saved_state.state import TrainingState
 from finetune.training.steps import Situation
 from finetune.training.trainer import Checkpoints, Training, close_epoch, grouped, next_group, steps_of_phase
 

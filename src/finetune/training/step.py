@@ -12,8 +12,8 @@ from torch.optim import Optimizer
 
 from finetune.data.loading.batches import Batch
 from finetune.distributed.data_parallel import DataParallel, PassContext
-from finetune.distributed.fully_sharded import FullySharded
 from finetune.distributed.gradient_norm import clip_grad_norm
+from finetune.distributed.sharding.fully_sharded import FullySharded
 from finetune.distributed.virtual_devices import shard_seed
 from finetune.models.backbone import Backbone, Outputs
 from finetune.monitoring.timing import Timing
@@ -21,7 +21,7 @@ from finetune.runtime.precision import Numerics
 from finetune.training.kernels.cpu_attention import cpu_attention_kernels
 from finetune.training.losses import Loss
 from finetune.training.probe import NoProbe, Probe
-from finetune.training.state import EpochTotals
+from finetune.training.saved_state.state import EpochTotals
 
 Forward = Callable[[Mapping[str, Tensor]], Outputs]
 """The part of the model that a batch's inputs enter."""

@@ -12,7 +12,7 @@ from finetune.data.loading.shares import WHOLE_BATCHES, Share
 from finetune.distributed.shares import ReplicatedBatches, ShardsOfBatches
 from finetune.distributed.virtual_devices import VirtualDevices
 from finetune.distributed.world import World
-from finetune.training.state import EpochTotals
+from finetune.training.saved_state.state import EpochTotals
 from finetune.training.step import Forward, Parallel, TrainStep
 
 _AGREEMENT_STEPS = 16

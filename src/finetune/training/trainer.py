@@ -12,7 +12,7 @@ from typing import Protocol
 
 from finetune.data.loading.batches import Batch
 from finetune.distributed.data_parallel import DataParallel, Order
-from finetune.distributed.fully_sharded import FullySharded
+from finetune.distributed.sharding.fully_sharded import FullySharded
 from finetune.distributed.virtual_devices import VirtualDevices
 from finetune.distributed.world import World
 from finetune.errors import DataError, DivergedError, JobStopped
@@ -24,8 +24,8 @@ from finetune.training.inputs import InputProvider, PhaseInputs
 from finetune.training.observers.base import Observer
 from finetune.training.optim import Schedule, set_learning_rates
 from finetune.training.process_watch import ProcessWatch
+from finetune.training.saved_state.state import EpochMetrics, TrainingState
 from finetune.training.sharded import ShardedTraining
-from finetune.training.state import EpochMetrics, TrainingState
 from finetune.training.step import Parallel, TrainStep
 from finetune.training.steps import ShardedSteps, Situation, Steps, WholeSteps
 

@@ -19,7 +19,7 @@ from finetune.data.transforms.base import ImageTransform
 from finetune.data.transforms.image import decode_image, resize_and_crop
 from finetune.errors import UserError
 from finetune.export import inference
-from finetune.job.loaders import image_geometry
+from finetune.job.data.loaders import image_geometry
 from finetune.models.backbone import Backbone, ImageInput
 from finetune.models.load import load_backbone
 from finetune.models.preprocessing import Normalizer

@@ -8,7 +8,7 @@ from typing import Protocol
 from torch import Tensor
 
 from finetune.strategies.plan import Phase
-from finetune.training.state import EpochMetrics, TrainingState
+from finetune.training.saved_state.state import EpochMetrics, TrainingState
 
 
 class Observer(Protocol):

@@ -35,8 +35,8 @@ from finetune.runtime.optional import Guard
 from finetune.runtime.threads import usable_cores
 from finetune.strategies.plan import Phase
 from finetune.training.probe import Probe
-from finetune.training.run_history import RunHistory
-from finetune.training.state import EpochMetrics, TrainingState
+from finetune.training.saved_state.run_history import RunHistory
+from finetune.training.saved_state.state import EpochMetrics, TrainingState
 
 logger = logging.getLogger(__name__)
 

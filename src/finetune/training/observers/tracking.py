@@ -12,7 +12,7 @@ from finetune.monitoring.tensorboard import EventFile
 from finetune.runtime.optional import Guard
 from finetune.strategies.plan import Phase
 from finetune.training.inputs import InputProvider, PhaseInputs
-from finetune.training.state import EpochMetrics, TrainingState
+from finetune.training.saved_state.state import EpochMetrics, TrainingState
 
 
 @dataclass(frozen=True, slots=True)

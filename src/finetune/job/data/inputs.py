@@ -19,9 +19,9 @@ from finetune.data.record import Reader
 from finetune.data.tables.columns import SharedColumns
 from finetune.distributed.world import World
 from finetune.errors import DataError, UserError
+from finetune.job.data.sharded_channels import check_hosts, check_world, read_all_hosts, split_together
+from finetune.job.data.streams import StreamPart, measure_streams, open_streams
 from finetune.job.request import RECORD_PURPOSES, Request
-from finetune.job.sharded_channels import check_hosts, check_world, read_all_hosts, split_together
-from finetune.job.streams import StreamPart, measure_streams, open_streams
 from finetune.tasks.create import create_task
 from finetune.tasks.task import Task
 from finetune.tasks.thresholds import ThresholdTarget

@@ -20,7 +20,7 @@ from torch.distributed.fsdp._fully_shard._fsdp_api import ReduceScatter
 from finetune.distributed.data_parallel import Forward, PassContext, Result
 from finetune.distributed.fixed_order import Block, FixedOrderSum
 from finetune.distributed.shard_totals import ShardTotals
-from finetune.distributed.sharded_model import ShardedModel
+from finetune.distributed.sharding.sharded_model import ShardedModel
 from finetune.distributed.virtual_devices import shards_of_rank
 from finetune.distributed.world import World, lost_processes
 

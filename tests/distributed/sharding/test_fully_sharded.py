@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch.distributed.tensor import DTensor
 
-from finetune.distributed.fully_sharded import FullySharded
-from finetune.distributed.sharded_model import ShardedModel
+from finetune.distributed.sharding.fully_sharded import FullySharded
+from finetune.distributed.sharding.sharded_model import ShardedModel
 from finetune.distributed.world import World
 from tests.support.processes import run_worlds
 from tests.support.sharded_training import Settings, Training, bert, convolutions, tied_gpt2

@@ -19,13 +19,13 @@ from finetune.data.transforms.base import ImageTransform, Transform
 from finetune.data.transforms.image import ImageGeometry
 from finetune.data.transforms.text import TextTransform, TokenLimits
 from finetune.distributed.world import World
-from finetune.job.inputs import Inputs
-from finetune.job.sharded_channels import host_batch_size, with_host_shard
-from finetune.job.streams import StreamPart
+from finetune.job.data.inputs import Inputs
+from finetune.job.data.sharded_channels import host_batch_size, with_host_shard
+from finetune.job.data.streams import StreamPart
 from finetune.models.backbone import Backbone, ImageInput, ModelInput, TextInput
 from finetune.runtime.threads import usable_cores
-from finetune.training.state import NullState, StreamState
-from finetune.training.trainable_state import State
+from finetune.training.saved_state.state import NullState, StreamState
+from finetune.training.saved_state.trainable_state import State
 
 PROBE_RECORDS = 4
 _MAX_WORKERS = 16

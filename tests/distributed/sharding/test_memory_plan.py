@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from finetune.distributed.memory_plan import MemoryMode, ModelMemory, choose_memory_mode, least_memory_mode
+from finetune.distributed.sharding.memory_plan import MemoryMode, ModelMemory, choose_memory_mode, least_memory_mode
 from finetune.errors import UserError
 
 GB = 10**9

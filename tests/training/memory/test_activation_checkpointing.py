@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from finetune.distributed.world import World
-from finetune.training.activation_checkpointing import checkpoint_activations
 from finetune.training.kernels.cpu_attention import cpu_attention_kernels
+from finetune.training.memory.activation_checkpointing import checkpoint_activations
 from tests.support.sharded_training import Network, Settings, Training, bert, convolutions
 
 BUILDERS: dict[str, Callable[[], Network]] = {

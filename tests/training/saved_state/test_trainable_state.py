@@ -10,7 +10,7 @@ import torch
 
 from finetune.distributed.world import World
 from finetune.strategies.plan import Phase, Plan
-from finetune.training.trainable_state import OptimizerState, State, TrainableWeights
+from finetune.training.saved_state.trainable_state import OptimizerState, State, TrainableWeights
 from tests.support.processes import run_worlds
 from tests.support.sharded_training import Network, Settings, Training
 from tests.support.tiny import TinyBackbone

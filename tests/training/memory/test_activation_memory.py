@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from finetune.training.activation_memory import ActivationBytes, measure_activations
+from finetune.training.memory.activation_memory import ActivationBytes, measure_activations
 
 WIDTH = 8
 FLOAT = 4

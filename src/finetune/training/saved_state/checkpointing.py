@@ -15,7 +15,7 @@ from finetune.checkpoint.writer import BackgroundWriter
 from finetune.distributed.virtual_devices import ONE_DEVICE, VirtualDevices
 from finetune.errors import PlatformError
 from finetune.runtime.threads import usable_cores
-from finetune.training.state import TrainingState
+from finetune.training.saved_state.state import TrainingState
 
 logger = logging.getLogger(__name__)
 

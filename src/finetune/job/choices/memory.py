@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from finetune.data.transforms.text import TextTransform
-from finetune.distributed.memory_plan import (
+from finetune.distributed.sharding.memory_plan import (
     MEMORY_MODES,
     MemoryChoice,
     MemoryMode,
@@ -18,15 +18,15 @@ from finetune.distributed.memory_plan import (
     choose_memory_mode,
     least_memory_mode,
 )
-from finetune.distributed.sharded_model import ShardedModel
+from finetune.distributed.sharding.sharded_model import ShardedModel
 from finetune.errors import UserError
 from finetune.job.prepare import PreparedJob, move_to_device
 from finetune.models.backbone import Backbone, ImageInput, ModelInput, Outputs
 from finetune.runtime.optional import optional
 from finetune.strategies.freezing import apply_trainable
-from finetune.training.activation_checkpointing import checkpoint_activations
-from finetune.training.activation_memory import measure_activations
 from finetune.training.kernels.cpu_attention import cpu_attention_kernels
+from finetune.training.memory.activation_checkpointing import checkpoint_activations
+from finetune.training.memory.activation_memory import measure_activations
 from finetune.training.sharded import ShardedTraining
 
 logger = logging.getLogger(__name__)

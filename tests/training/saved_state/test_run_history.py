@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune.training.run_history import RunHistoryFile, process_age
+from finetune.training.saved_state.run_history import RunHistoryFile, process_age
 
 
 class Clock:

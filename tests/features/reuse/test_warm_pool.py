@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from finetune.features.warm_pool import FOLDER, WarmPool
+from finetune.features.reuse.warm_pool import FOLDER, WarmPool
 
 KEY, OTHER, THIRD = "a" * 64, "b" * 64, "c" * 64
 TENSORS = {"rows/x": torch.arange(1000, dtype=torch.float32), "lengths": torch.ones(5, dtype=torch.int64)}

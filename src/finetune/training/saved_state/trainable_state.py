@@ -17,7 +17,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.optim import Optimizer
 
 from finetune.checkpoint.state import check_structure
-from finetune.distributed.full_state import (
+from finetune.distributed.sharding.full_state import (
     check_in_main,
     copy_from_main,
     flags_of_main,

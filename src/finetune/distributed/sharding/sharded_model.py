@@ -15,7 +15,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 # The base class of communications is public, but its module is not (PyTorch 2.11).
 from torch.distributed.fsdp._fully_shard._fsdp_api import AllGather
 
-from finetune.distributed.full_state import full_tensors
+from finetune.distributed.sharding.full_state import full_tensors
 from finetune.distributed.world import World, lost_processes
 
 Argument = TypeVar("Argument")

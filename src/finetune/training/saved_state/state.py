@@ -13,7 +13,7 @@ from torch.amp.grad_scaler import GradScaler
 from finetune.checkpoint.state import check_count, check_structure
 from finetune.monitoring.score import METRIC_LABELS, rank_of
 from finetune.tasks.task import Task
-from finetune.training.trainable_state import OptimizerState, State, TrainableWeights
+from finetune.training.saved_state.trainable_state import OptimizerState, State, TrainableWeights
 
 EpochMetrics = dict[str, float]
 

@@ -11,8 +11,8 @@ import pytest
 from finetune.config.parse import parse_hyperparameters
 from finetune.data.labels import LabelMap
 from finetune.data.loading.dataset import Subset
-from finetune.job.best_metric import choose_best_metric
-from finetune.job.inputs import Inputs
+from finetune.job.choices.best_metric import choose_best_metric
+from finetune.job.data.inputs import Inputs
 from finetune.monitoring.score import BestMetric
 from finetune.tasks.create import create_task
 from tests.support.coloured_images import write_images

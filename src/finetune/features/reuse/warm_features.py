@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from finetune.distributed.world import World
 from finetune.features.batches import FeatureBatches
-from finetune.features.warm_pool import WarmPool
+from finetune.features.reuse.warm_pool import WarmPool
 
 logger = logging.getLogger(__name__)
 

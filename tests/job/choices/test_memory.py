@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from finetune.distributed.memory_plan import MEMORY_MODES, USABLE_SHARE, MemoryMode
+from finetune.distributed.sharding.memory_plan import MEMORY_MODES, USABLE_SHARE, MemoryMode
 from finetune.distributed.world import World
 from finetune.errors import UserError
-from finetune.job.memory import choose_automatically, choose_memory, measure_memory
+from finetune.job.choices.memory import choose_automatically, choose_memory, measure_memory
 from finetune.job.plan_summary import memory_lines
 from finetune.job.prepare import PreparedJob, prepare
 from finetune.job.request import read_request

@@ -11,8 +11,8 @@ import torch
 
 from finetune.checkpoint import BackgroundWriter, CheckpointInfo, CheckpointName, Snapshot, Specification
 from finetune.errors import PlatformError
-from finetune.training.checkpointing import Cadence, Checkpointing
-from finetune.training.state import Progress, Stateful, TrainingState
+from finetune.training.saved_state.checkpointing import Cadence, Checkpointing
+from finetune.training.saved_state.state import Progress, Stateful, TrainingState
 
 
 @dataclass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from finetune.config.hyperparameters import JobSpec
 from finetune.config.rules import DEFAULTS
-from finetune.job.inputs import Inputs, target_of, training_counts
+from finetune.job.data.inputs import Inputs, target_of, training_counts
 from finetune.monitoring.score import METRIC_LABELS, BestMetric
 
 IMBALANCE = DEFAULTS["ClassImbalance"]["threshold_imbalance"]

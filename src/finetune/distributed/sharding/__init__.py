@@ -1,0 +1,1 @@
+"""Models whose parameters, gradients and optimizer state are divided among the processes of a job."""

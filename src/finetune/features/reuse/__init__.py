@@ -1,0 +1,1 @@
+"""Reuse of features by later jobs of a warm pool."""

@@ -1,0 +1,1 @@
+"""Choices that a job makes from its request, its data and its devices."""

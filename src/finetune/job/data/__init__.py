@@ -1,0 +1,1 @@
+"""The data of a job: channels, streams and the batches made of them."""

@@ -1,0 +1,1 @@
+"""Memory of the activations that a training step stores."""
