@@ -43,7 +43,7 @@ def run_installer(archive: Path, folder: Path) -> None:
         SystemExit: The archive has no installer.
     """
     with tarfile.open(archive) as tar:
-        tar.extractall(folder, filter="data")
+        tar.extractall(folder)  # noqa: S202  # of a known digest; Python 3.11.2 of Debian 12 has no filters
     script = next(folder.glob("*/efa_installer.sh"), None)
     if script is None:
         raise SystemExit("install_efa: the archive contains no folder with efa_installer.sh.")
