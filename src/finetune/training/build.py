@@ -89,8 +89,9 @@ def build_training(  # noqa: PLR0913  # by keyword
     loss = Loss(task, optimization.label_smoothing, class_weights)
     inspected = setup if world.is_main and sharded is None else None
     groups = parameter_groups(backbone, plan, optimization.weight_decay)
-    # The last bits of the fused kernel for CPUs depend on the sizes of tensors, which sharding changes.
-    fused = numerics.device.type != "cpu" or devices.count == 1
+    # The last bits of the fused kernel for CPUs depend on the sizes of tensors, which sharding changes; a job that only
+    # trains the head is never sharded, and its result does not depend on the number of virtual devices.
+    fused = numerics.device.type != "cpu" or devices.count == 1 or spec.strategy.trains_head_only
     optimizer = build_optimizer(backbone.module, groups, optimization, fused=fused)
     stepper = _build_step(spec, backbone, optimizer, loss, numerics, inspected)
     return Training(
