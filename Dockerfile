@@ -41,11 +41,6 @@ ENV PATH=/opt/venv/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/
     TORCHINDUCTOR_CACHE_DIR=/tmp/torchinductor \
     TORCH_HOME=/tmp/torch
 
-# For several hosts with an Elastic Fabric Adapter: the URL and the SHA-256 of an EFA installer (docs/distributed.md).
-ARG EFA_INSTALLER="" EFA_INSTALLER_SHA256=""
-COPY container/install_efa.py /opt/finetune/container/
-RUN python3 -B /opt/finetune/container/install_efa.py "${EFA_INSTALLER}" "${EFA_INSTALLER_SHA256}"
-
 COPY --from=packages /opt/venv /opt/venv
 COPY --from=pretrained /opt/pretrained /opt/pretrained
 
@@ -65,6 +60,10 @@ RUN chmod 755 /opt/finetune/container/train.py /opt/finetune/container/serve.py 
     && python -m compileall -q /opt/finetune \
     && PYTHONDONTWRITEBYTECODE=1 python -m container.smoke /opt/finetune/container/requirements.txt \
     && rm -rf /tmp/*
+
+# For several hosts with an Elastic Fabric Adapter: the URL and the SHA-256 of an EFA installer (docs/distributed.md).
+ARG EFA_INSTALLER="" EFA_INSTALLER_SHA256=""
+RUN python3 -B /opt/finetune/container/install_efa.py "${EFA_INSTALLER}" "${EFA_INSTALLER_SHA256}"
 
 ARG VERSION=0
 ARG REVISION=unknown

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 
 import pytest
@@ -105,3 +106,10 @@ def test_ambiguous_and_missing_columns_are_refused(
 ) -> None:
     with pytest.raises(UserError, match=message):
         choose_columns(names, requested, texts=texts)
+
+
+def test_long_cells_do_not_change_the_limit_of_the_process() -> None:
+    before = csv.field_size_limit()
+    (row,) = read_separated([b"text\n", b"x" * 200_000 + b"\n"], TableColumns(), tabs=False)
+    assert row.cells["text"] == "x" * 200_000
+    assert csv.field_size_limit() == before

@@ -136,5 +136,5 @@ METHODS = (
     Method("fastai", ("images",), "learning", "fastai_learner"),
     # Its default makes all pairs of texts, whose number grows with the square of the records.
     Method("SetFit", ("texts",), "learning", "setfit_model", max_records=250),
-    Method("AutoGluon", environment="learning-autogluon", module="autogluon_predictor"),
+    Method("AutoGluon", environment="autogluon", module="autogluon_predictor"),
 )

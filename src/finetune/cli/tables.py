@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 
@@ -67,7 +68,6 @@ def read_separated(lines: Iterable[bytes], columns: TableColumns, *, tabs: bool)
     The first row is a header if it contains a usual or requested column name; otherwise columns are numbered from 0.
     The delimiter is that for which the first row has the most of these names, by default a comma.
     """
-    csv.field_size_limit(_MAX_CELL_CHARACTERS)
     remaining = iter(lines)
     first = next(remaining, b"")
     delimiter = "\t" if tabs else _delimiter(first.decode("utf-8", "replace"), columns)
@@ -77,7 +77,8 @@ def read_separated(lines: Iterable[bytes], columns: TableColumns, *, tabs: bool)
     while True:
         line = reader.line_num + 1
         try:
-            cells = next(reader)
+            with _long_cells():
+                cells = next(reader)
         except StopIteration:
             return
         except csv.Error as error:
@@ -88,6 +89,16 @@ def read_separated(lines: Iterable[bytes], columns: TableColumns, *, tabs: bool)
         elif cells:
             names = names or [str(number) for number in range(len(cells))]
             yield Row(line, dict(zip(names, cells, strict=False)), _row_fault(cells, names))
+
+
+@contextmanager
+def _long_cells() -> Iterator[None]:
+    """Allow cells above the limit of the csv module, which is one for the whole process."""
+    before = csv.field_size_limit(_MAX_CELL_CHARACTERS)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
 
 
 def choose_columns(names: Sequence[str], requested: TableColumns, *, texts: int) -> ChosenColumns:
