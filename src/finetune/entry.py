@@ -111,7 +111,7 @@ def _run_rank(paths: Paths) -> Failure | None:
     elif files is None:
         clear_failure(paths)
     try:
-        with Interruption() as interruption:
+        with Interruption(ends_process=True) as interruption:
             if files is not None:
                 files.announce(rank)
                 end_with_parent(int(os.environ[AGENT]))

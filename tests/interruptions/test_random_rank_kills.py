@@ -124,3 +124,11 @@ def test_job_with_killed_ranks_and_changing_sharding_has_the_same_bits(
     job = text_job(tmp_path / "job", "partial", virtual_devices="4", epochs="8", rules=RULES_WITHOUT_TENSORS)
     requests = [with_changes(job, sharding=sharding).request for sharding in ("none", "full")]
     assert_rank_kills_change_nothing(zygote, requests, tmp_path, random.Random(f"{seed} sharding"), kills_of(5))
+
+
+def test_sigterm_after_the_last_line_is_no_failure(zygote: Zygote, tmp_path: Path) -> None:
+    job = text_job(tmp_path / "job", "feature_extraction")
+    ranks = start_ranks(zygote, job.request, tmp_path / "opt-ml", 1)
+    assert ranks.wait_for(lambda: "Done." in ranks.text())
+    ranks.send(signal.SIGTERM)
+    assert ranks.end() == [0], ranks.text()

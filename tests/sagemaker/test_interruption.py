@@ -58,6 +58,18 @@ def test_previous_handler_is_restored() -> None:
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+def test_sigterm_is_ignored_while_a_process_ends() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with Interruption(ends_process=True) as interruption:
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert interruption.requested()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def test_no_handler_outside_main_thread() -> None:
     requested = []
 

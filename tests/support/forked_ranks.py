@@ -49,8 +49,8 @@ class Ranks:
         return time.monotonic() - self.started
 
     def text(self) -> str:
-        """The log of the main process."""
-        return self.logs[0].read_text("utf-8", errors="replace")
+        """The log of the main process; empty until the process has opened it."""
+        return self.logs[0].read_text("utf-8", errors="replace") if self.logs[0].exists() else ""
 
     def send(self, signal_number: signal.Signals, ranks: set[int] | None = None) -> None:
         """Send a signal to some ranks, or to all."""
@@ -123,6 +123,8 @@ def fork_ranks(zygote: Zygote, folder: JobFolder, environment: Mapping[str, str]
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir()
     logs = tuple(root.with_name(f"{root.name}-rank-{rank}.log") for rank in range(count))
+    for log in logs:
+        log.unlink(missing_ok=True)  # of an earlier start
     launched = {
         "TMPDIR": str(scratch),
         "MASTER_ADDR": "127.0.0.1",

@@ -19,9 +19,14 @@ class Interruption:
     """Whether the job was asked to stop; a context manager that handles SIGTERM while it is open.
 
     A second SIGTERM changes nothing. Outside the main thread, where Python allows no signal handlers, it does nothing.
+
+    Args:
+        ends_process: whether the process ends afterwards: SIGTERM is then ignored instead of handled as before, as it
+            would turn a success into a failure while the interpreter shuts down.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, ends_process: bool = False) -> None:
+        self._ends_process = ends_process
         self._requested_at: float | None = None
         self._previous: object = None
         self._installed = False
@@ -37,7 +42,8 @@ class Interruption:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._installed:
-            signal.signal(signal.SIGTERM, self._previous)  # type: ignore[arg-type]  # the value that signal() returned
+            previous = signal.SIG_IGN if self._ends_process else self._previous
+            signal.signal(signal.SIGTERM, previous)  # type: ignore[arg-type]  # the value that signal() returned
             self._installed = False
 
     @contextmanager
