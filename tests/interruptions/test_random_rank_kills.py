@@ -126,9 +126,16 @@ def test_job_with_killed_ranks_and_changing_sharding_has_the_same_bits(
     assert_rank_kills_change_nothing(zygote, requests, tmp_path, random.Random(f"{seed} sharding"), kills_of(5))
 
 
-def test_sigterm_after_the_last_line_is_no_failure(zygote: Zygote, tmp_path: Path) -> None:
-    job = text_job(tmp_path / "job", "feature_extraction")
-    ranks = start_ranks(zygote, job.request, tmp_path / "opt-ml", 1)
-    assert ranks.wait_for(lambda: "Done." in ranks.text())
-    ranks.send(signal.SIGTERM)
-    assert ranks.end() == [0], ranks.text()
+def stop_during_preparation(ranks: Ranks, rng: random.Random) -> None:
+    """Send SIGTERM to one of the ranks after up to 0.4 s; all of them must end without a failure."""
+    target, later = rng.randrange(len(ranks.processes)), rng.uniform(0.0, 0.4)
+    assert ranks.wait_for(lambda: ranks.handle_sigterm({target}) and ranks.seconds >= later)
+    ranks.send(signal.SIGTERM, {target})
+    assert set(ranks.end()) == {0}, ranks.text()
+
+
+def test_sigterm_to_one_process_during_the_preparation_stops_all(zygote: Zygote, tmp_path: Path, seed: str) -> None:
+    job = text_job(tmp_path / "job", "full", virtual_devices="4", gradient_accumulation_steps="1")
+    rng = random.Random(f"{seed} preparation")
+    for start in range(8):
+        stop_during_preparation(start_ranks(zygote, job.request, tmp_path / f"opt-ml-{start}", 3), rng)

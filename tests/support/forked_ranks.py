@@ -96,7 +96,7 @@ class Ranks:
                     deadline, failed = time.monotonic() + seconds, True
             if time.monotonic() > deadline:
                 self.send(signal.SIGKILL)
-                if not failed or self.text():
+                if not failed:
                     raise AssertionError(f"{len(codes)} of {len(self.processes)} ranks have ended:\n{self.text()}")
             time.sleep(POLL_SECONDS)
         return [codes[rank] for rank in range(len(self.processes))]

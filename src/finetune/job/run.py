@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -81,7 +81,9 @@ def run_job(request: Request, interruption: Interruption, world: World) -> None:
     with tempfile.TemporaryDirectory(prefix="finetune-") as scratch:
         try:
             job = None
-            with suppress(JobStopped), interruption.raising(JobStopped):
+            # Of several processes, one that stopped alone would leave the others in a collective: they agree below.
+            stopping = interruption.raising(JobStopped) if world.size == 1 else nullcontext()
+            with suppress(JobStopped), stopping:
                 job = prepare(request, interruption, Path(scratch), world)
             # SIGTERM may reach one process alone: all of them stop before they wait for each other in training.
             if world.any(interruption.requested()) or job is None:
