@@ -7,11 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from finetune.models.backbone import ImageInput, LayerGroup, LoadedWeights, ModelDescription, Outputs, SplitModel
-from finetune.models.heads import get_linear
-from finetune.models.layer_groups import ModelLayout, layer_groups
+from finetune.models.backbone import ImageInput, ModelDescription, Outputs, SplitModel
+from finetune.models.layered import LayeredBackbone
 from finetune.models.preprocessing import Normalizer
 from finetune.models.splitting.split_model import split_image_model
 from finetune.models.weights.sources import CONFIG_FILE
@@ -19,39 +18,26 @@ from finetune.models.weights.state_files import write_weights
 
 
 @dataclass(frozen=True, slots=True)
-class TimmBackbone:
+class TimmBackbone(LayeredBackbone):
     """A timm classifier; implements `Backbone`.
 
     Attributes:
         architecture: name of the architecture, without the tag of its weights.
-        layout: paths of its stem, body and head.
         arguments: keyword arguments with which `timm.create_model(architecture, **arguments)` builds the same model.
         labels: class names in the order of the logits.
     """
 
-    name: str
     module: Any
     expects: ImageInput
-    weights: LoadedWeights
     architecture: str
-    layout: ModelLayout
     arguments: Mapping[str, object]
     labels: tuple[str, ...]
     _normalize: Normalizer = field(init=False, repr=False)
-    _groups: tuple[LayerGroup, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        # Without arguments, `super` does not work in a dataclass with slots.
+        LayeredBackbone.__post_init__(self)
         object.__setattr__(self, "_normalize", Normalizer(self.expects))
-        object.__setattr__(self, "_groups", layer_groups(self.module, self.layout))
-
-    def layer_groups(self) -> tuple[LayerGroup, ...]:
-        """Return the ordered partition from input to head."""
-        return self._groups
-
-    @property
-    def classifier(self) -> nn.Linear:
-        """The last layer of the head, which computes the logits."""
-        return get_linear(self.module, self.layout.classifier)
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Outputs:
         """Compute logits for `pixels`, uint8 `[batch, 3, size, size]`."""

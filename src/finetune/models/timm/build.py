@@ -25,7 +25,7 @@ from finetune.models.heads import (
 from finetune.models.layer_groups import ModelLayout
 from finetune.models.preprocessing import Normalizer, channel_values, input_from_artifact, with_depth, with_size
 from finetune.models.request import ModelRequest
-from finetune.models.splitting.exactness import splits_exactly
+from finetune.models.splitting.exactness import other_pixels, with_exact_groups
 from finetune.models.splitting.split_model import example_pixels
 from finetune.models.structure import ModelParts, UndividedModelError, find_layout, undivided_layout
 from finetune.models.timm.backbone import TimmBackbone
@@ -99,8 +99,15 @@ def build_timm(request: ModelRequest, source: Source) -> TimmBackbone:
     if request.spec.dropout is not None:
         set_head_dropout(model, layout.head.split(), layout.classifier, request.spec.dropout)
     name = f"{PREFIX}{found.architecture}"
-    backbone = TimmBackbone(name, model, expects, weights, found.architecture, layout, arguments, request.labels)
-    return _with_exact_groups(backbone, parts)
+    backbone = TimmBackbone(name, model, expects, weights, layout, found.architecture, arguments, request.labels)
+    model.eval()
+    exact = with_exact_groups(backbone, parts, other_pixels(expects.size))
+    if exact is None:
+        raise UserError(
+            f"The timm model {found.architecture!r} is not supported: its encoder and its head do not compute the same"
+            " separately as together. Choose another architecture."
+        )
+    return exact
 
 
 def timm_labels(request: ModelRequest, source: Source) -> tuple[str, ...] | None:
@@ -326,22 +333,3 @@ def _convert_tensors(model: nn.Module, state: StateDict, found: _TimmSource) -> 
             f" {' '.join(str(error).split())[:300]}."
         ) from error
     return converted
-
-
-def _with_exact_groups(backbone: TimmBackbone, parts: ModelParts) -> TimmBackbone:
-    """Return the model with its encoder as a single group if it cannot be split between its blocks.
-
-    Raises:
-        UserError: the model cannot be split before its head either.
-    """
-    backbone.module.eval()
-    inputs = {"pixels": example_pixels(backbone.expects.size).repeat(2, 1, 1, 1)[:3]}
-    if splits_exactly(backbone, inputs):
-        return backbone
-    undivided = replace(backbone, layout=undivided_layout(backbone.module, parts))
-    if not splits_exactly(undivided, inputs):
-        raise UserError(
-            f"The timm model {backbone.architecture!r} is not supported: its encoder and its head do not compute the"
-            " same separately as together. Choose another architecture."
-        )
-    return undivided

@@ -9,44 +9,30 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from finetune.models.backbone import ImageInput, LayerGroup, LoadedWeights, ModelDescription, Outputs, SplitModel
-from finetune.models.heads import get_linear
-from finetune.models.layer_groups import ModelLayout, layer_groups
+from finetune.models.backbone import ImageInput, ModelDescription, Outputs, SplitModel
+from finetune.models.layered import LayeredBackbone
 from finetune.models.preprocessing import Normalizer
 from finetune.models.splitting.split_model import split_image_model
 from finetune.models.weights.state_files import write_weights
 
 
 @dataclass(frozen=True, slots=True)
-class TorchvisionBackbone:
+class TorchvisionBackbone(LayeredBackbone):
     """A torchvision classifier; implements `Backbone`.
 
     Attributes:
-        layout: paths of its stem, body and head.
         arguments: keyword arguments with which `torchvision.models.get_model(name, **arguments)` builds the same model.
     """
 
-    name: str
     module: nn.Module
     expects: ImageInput
-    weights: LoadedWeights
-    layout: ModelLayout
     arguments: Mapping[str, object]
     _normalize: Normalizer = field(init=False, repr=False)
-    _groups: tuple[LayerGroup, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        # Without arguments, `super` does not work in a dataclass with slots.
+        LayeredBackbone.__post_init__(self)
         object.__setattr__(self, "_normalize", Normalizer(self.expects))
-        object.__setattr__(self, "_groups", layer_groups(self.module, self.layout))
-
-    def layer_groups(self) -> tuple[LayerGroup, ...]:
-        """Return the ordered partition from input to head."""
-        return self._groups
-
-    @property
-    def classifier(self) -> nn.Linear:
-        """The last layer of the head, which computes the logits."""
-        return get_linear(self.module, self.layout.classifier)
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Outputs:
         """Compute logits for `pixels`, uint8 `[batch, 3, size, size]`; auxiliary logits in training mode only."""

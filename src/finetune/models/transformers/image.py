@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -12,14 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from finetune.errors import UserError
-from finetune.models.backbone import ImageInput, LayerGroup, LoadedWeights, ModelDescription, Outputs, SplitModel
-from finetune.models.heads import get_linear
-from finetune.models.layer_groups import ModelLayout, layer_groups
+from finetune.models.backbone import ImageInput, ModelDescription, Outputs, SplitModel
+from finetune.models.layered import LayeredBackbone
 from finetune.models.preprocessing import Normalizer, input_from_artifact, with_depth, with_size
 from finetune.models.request import ModelRequest
-from finetune.models.splitting.exactness import splits_exactly
+from finetune.models.splitting.exactness import other_pixels, with_exact_groups
 from finetune.models.splitting.split_model import example_pixels, split_image_model
-from finetune.models.structure import undivided_layout
 from finetune.models.transformers.families import TESTED_IMAGE_TYPES
 from finetune.models.transformers.folder import ModelFolder, quiet, unsupported_structure_error
 from finetune.models.transformers.image_processor import PROCESSOR_FILE, image_processor_config, read_image_processor
@@ -31,35 +29,22 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class ImageBackbone:
+class ImageBackbone(LayeredBackbone):
     """A transformers image classifier; implements `Backbone`.
 
     Attributes:
-        layout: paths of its stem, body and head.
         processor: content of `preprocessor_config.json`, equivalent to `expects`.
     """
 
-    name: str
     module: PreTrainedModel
     expects: ImageInput
-    weights: LoadedWeights
-    layout: ModelLayout
     processor: Mapping[str, object]
     _normalize: Normalizer = field(init=False, repr=False)
-    _groups: tuple[LayerGroup, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        # Without arguments, `super` does not work in a dataclass with slots.
+        LayeredBackbone.__post_init__(self)
         object.__setattr__(self, "_normalize", Normalizer(self.expects))
-        object.__setattr__(self, "_groups", layer_groups(self.module, self.layout))
-
-    def layer_groups(self) -> tuple[LayerGroup, ...]:
-        """Return the ordered partition from the first layer to the head."""
-        return self._groups
-
-    @property
-    def classifier(self) -> nn.Linear:
-        """The last layer of the head, which computes the logits."""
-        return get_linear(self.module, self.layout.classifier)
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Outputs:
         """Compute logits for `pixels`, uint8 `[batch, 3, size, size]`."""
@@ -114,13 +99,10 @@ def _with_exact_groups(backbone: ImageBackbone, model_folder: ModelFolder) -> Im
     if model_folder.config.model_type in TESTED_IMAGE_TYPES:
         return backbone
     backbone.module.train(mode=False)
-    inputs = {"pixels": example_pixels(backbone.expects.size).repeat(2, 1, 1, 1)[:3]}
-    if splits_exactly(backbone, inputs):
-        return backbone
-    undivided = replace(backbone, layout=undivided_layout(backbone.module, model_folder.family.parts))
-    if not splits_exactly(undivided, inputs):
+    exact = with_exact_groups(backbone, model_folder.family.parts, other_pixels(backbone.expects.size))
+    if exact is None:
         raise unsupported_structure_error(model_folder)
-    return undivided
+    return exact
 
 
 def _preprocessing(request: ModelRequest, model_folder: ModelFolder) -> tuple[ImageInput, Mapping[str, object]]:

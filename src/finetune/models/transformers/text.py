@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,13 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from finetune.errors import UserError
-from finetune.models.backbone import LayerGroup, LoadedWeights, ModelDescription, Outputs, SplitModel, TextInput
-from finetune.models.heads import get_linear
-from finetune.models.layer_groups import ModelLayout, layer_groups
+from finetune.models.backbone import ModelDescription, Outputs, SplitModel, TextInput
+from finetune.models.layered import LayeredBackbone
 from finetune.models.request import ModelRequest
-from finetune.models.splitting.exactness import splits_exactly
+from finetune.models.splitting.exactness import with_exact_groups
 from finetune.models.splitting.split_model import example_tokens, split_text_model
-from finetune.models.structure import undivided_layout
 from finetune.models.transformers.families import TESTED_TEXT_TYPES
 from finetune.models.transformers.folder import ModelFolder, quiet, unsupported_structure_error
 from finetune.models.transformers.load import load_model
@@ -35,31 +33,11 @@ _NO_LIMIT = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class TextBackbone:
-    """A transformers sequence classifier; implements `Backbone`.
+class TextBackbone(LayeredBackbone):
+    """A transformers sequence classifier; implements `Backbone`."""
 
-    Attributes:
-        layout: paths of its stem, body and head.
-    """
-
-    name: str
     module: PreTrainedModel
     expects: TextInput
-    weights: LoadedWeights
-    layout: ModelLayout
-    _groups: tuple[LayerGroup, ...] = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_groups", layer_groups(self.module, self.layout))
-
-    def layer_groups(self) -> tuple[LayerGroup, ...]:
-        """Return the ordered partition from the embeddings to the head."""
-        return self._groups
-
-    @property
-    def classifier(self) -> nn.Linear:
-        """The last layer of the head, which computes the logits."""
-        return get_linear(self.module, self.layout.classifier)
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Outputs:
         """Compute logits for `input_ids`, `attention_mask` and optional `token_type_ids`, int64 `[batch, length]`."""
@@ -136,12 +114,10 @@ def _with_exact_groups(backbone: TextBackbone, model_folder: ModelFolder) -> Tex
             " outputs depend on the padding of a text, and so on the other texts of a batch. Choose another"
             " architecture, such as bert, roberta, modernbert or qwen3."
         )
-    if splits_exactly(backbone, inputs):
-        return backbone
-    undivided = replace(backbone, layout=undivided_layout(backbone.module, family.parts))
-    if not splits_exactly(undivided, inputs):
+    exact = with_exact_groups(backbone, family.parts, inputs)
+    if exact is None:
         raise unsupported_structure_error(model_folder)
-    return undivided
+    return exact
 
 
 def _masks_padding(backbone: TextBackbone, inputs: Mapping[str, Tensor]) -> bool:
