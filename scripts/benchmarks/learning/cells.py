@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache as once
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,7 @@ def _path(key: Key, cache: Path) -> Path:
     return cache / "results" / f"{digest}.json"
 
 
+@once
 def _revision() -> str:
     """Digest of the sources of our jobs."""
     digest = hashlib.sha256()

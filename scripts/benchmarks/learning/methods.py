@@ -84,7 +84,7 @@ class Method:
         file.write_text(json.dumps(asdict(cell) | {"scratch": str(scratch / "work"), "output": str(output)}), "utf-8")
         command = (str(python), "-P", "-m", f"benchmarks.learning.peers.{self.module}", str(file))
         _run(command, {"PYTHONPATH": str(ROOT / "scripts")}, scratch)
-        predictions: list[str] = json.loads(output.read_text("utf-8"))["predictions"]
+        predictions: list[str] = json.loads(output.read_text("utf-8"))
         return predictions
 
     def _ours(self, task: Task, cell: Cell, scratch: Path) -> Sequence[str]:

@@ -7,7 +7,7 @@ import json
 import re
 import sysconfig
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -15,7 +15,7 @@ from PIL import Image
 from benchmarks.learning import sources
 from benchmarks.text_files import LIBRARY, PACKAGES, docstrings_of
 
-Records = Mapping[str, Iterable[str]]
+Records = Mapping[str, Sequence[str]]
 """Records by class."""
 
 _MAX_SIDE = 192

@@ -9,6 +9,7 @@ import shutil
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache as once
 from pathlib import Path
 from typing import Literal
 
@@ -76,7 +77,7 @@ class Sample:
 def draw(task: Task, size: int, seed: int, cache: Path) -> Sample:
     """Write a training set, and the test set of its task, if they are not there yet."""
     folder = cache / "tasks" / task.name.replace(" ", "-").replace("(", "").replace(")", "").lower()
-    by_class = _shuffled(task, task.read(cache / "packages"))
+    by_class = _shuffled(task, cache / "packages")
     test = {label: names[: _count(task, by_class, label)] for label, names in by_class.items()}
     rest = {label: names[len(test[label]) :] for label, names in by_class.items()}
     drawn = _drawn(task, rest, size, seed)
@@ -88,8 +89,10 @@ def draw(task: Task, size: int, seed: int, cache: Path) -> Sample:
     )
 
 
-def _shuffled(task: Task, by_class: Records) -> dict[str, list[str]]:
+@once
+def _shuffled(task: Task, packages: Path) -> Records:
     """The records of each class in the order of the digests of their contents; without those of several classes."""
+    by_class = task.read(packages)
     classes: dict[bytes, set[str]] = defaultdict(set)
     found: dict[bytes, str] = {}
     for label, contents in by_class.items():

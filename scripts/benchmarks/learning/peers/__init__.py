@@ -1,1 +1,1 @@
-"""Other tools with their defaults, each a script that runs in an environment of its own: `python -m ... CELL.json`."""
+"""Other tools with their defaults: scripts that train and predict for one cell, in the environment of the tool."""
