@@ -23,7 +23,7 @@ from finetune.training.inputs import PhaseInputs
 from finetune.training.observers.base import Observer
 from finetune.training.saved_state.state import TrainingState
 from finetune.training.steps import Situation
-from finetune.training.trainer import Checkpoints, Training, close_epoch, grouped, next_group, steps_of_phase
+from finetune.training.trainer import Checkpoints, Training, end_epoch, grouped, next_group, steps_of_phase
 
 logger = logging.getLogger(__name__)
 
@@ -113,15 +113,7 @@ def fit_solved(
         checkpoints.step_done(state)
     # A job resumed here has not entered the phase yet, whose features are evaluated.
     training.inputs.training(training.plan.phase(0))
-    training.watch.epoch_done()
-    with training.stepper.timing.host("evaluate"):
-        metrics = training.evaluate()
-    if metrics is None:
-        return False
-    close_epoch(training, state, observer, metrics)
-    with training.stepper.timing.host("save"):
-        checkpoints.epoch_done(state)
-    return True
+    return end_epoch(training, state, observer, checkpoints)
 
 
 def _solve(training: Training, state: TrainingState, observer: Observer, inputs: HeadInputs) -> bool:

@@ -146,14 +146,21 @@ def fit(training: Training, state: TrainingState, observer: Observer, checkpoint
     while not progress.stopped_early and progress.epoch < training.epochs:
         if not _train_epoch(training, state, observer, checkpoints):
             return False
-        training.watch.epoch_done()
-        with training.stepper.timing.host("evaluate"):
-            metrics = training.evaluate()
-        if metrics is None:
+        if not end_epoch(training, state, observer, checkpoints):
             return False
-        close_epoch(training, state, observer, metrics)
-        with training.stepper.timing.host("save"):
-            checkpoints.epoch_done(state)
+    return True
+
+
+def end_epoch(training: Training, state: TrainingState, observer: Observer, checkpoints: Checkpoints) -> bool:
+    """Evaluate the model, close the epoch and save; return `False` if the evaluation was interrupted."""
+    training.watch.epoch_done()
+    with training.stepper.timing.host("evaluate"):
+        metrics = training.evaluate()
+    if metrics is None:
+        return False
+    _close_epoch(training, state, observer, metrics)
+    with training.stepper.timing.host("save"):
+        checkpoints.epoch_done(state)
     return True
 
 
@@ -236,7 +243,7 @@ def next_group(
         return [], True
 
 
-def close_epoch(training: Training, state: TrainingState, observer: Observer, metrics: EpochMetrics) -> None:
+def _close_epoch(training: Training, state: TrainingState, observer: Observer, metrics: EpochMetrics) -> None:
     """Record the metrics of an epoch, and begin the next.
 
     Args:

@@ -70,8 +70,8 @@ def choose_memory(job: PreparedJob) -> MemoryChoice:
 def choose_automatically(job: PreparedJob, memory_of_devices: list[int]) -> MemoryChoice:
     """Choose the fastest mode that fits into the devices, or the one that needs the least memory if none fits."""
     memory, shards = measure_memory(job), job.devices.count
-    spec, plain_order = job.spec, job.spec.distributed.distributed_order == "exact"
-    can_shard = not _obstacle(job) and not job.numerics.scaled and plain_order and spec.strategy.name != "gradual"
+    spec, exact_order = job.spec, job.spec.distributed.distributed_order == "exact"
+    can_shard = not _obstacle(job) and not job.numerics.scaled and exact_order and spec.strategy.name != "gradual"
     allowed = [
         mode
         for mode in MEMORY_MODES
