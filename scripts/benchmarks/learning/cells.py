@@ -44,7 +44,7 @@ class Outcome:
 
     Attributes:
         score: Accuracy, or macro F1 for tasks with natural proportions; `None` after a failure.
-        seconds: Wall time.
+        seconds: Processor time of all processes.
         records: Training records.
         failure: End of the output of a method that failed.
         revision: Digest of our source for our jobs.

@@ -42,7 +42,8 @@ def main(tasks: Sequence[str], methods: Sequence[str], minutes: float, *, quick:
         if outcome is None and time.monotonic() < end:
             outcome = compute(key, CACHE)
             shown = "failed" if outcome.score is None else f"{outcome.score:.3f}"
-            say(f"{key.task.name}, {key.size}, seed {key.seed}, {key.method.name}: {shown}, {outcome.seconds:.0f} s")
+            cell = f"{key.task.name}, {key.size}, seed {key.seed}, {key.method.name}"
+            say(f"{cell}: {shown}, {outcome.seconds:.0f} CPU s")
         if outcome is not None:
             results[key] = outcome
     print_tables(results, chosen_tasks, sizes, chosen_methods)
@@ -62,7 +63,7 @@ def print_tables(results: Results, tasks: Sequence[Task], sizes: Sequence[int], 
         "\nMean over seeds (and its standard error) of the accuracy on held-out records, or of macro F1 for tasks with"
         " natural proportions. All tools begin with the same pretrained weights and get the same training records.\n"
     )
-    begin("Over all tasks", ("method", "mean rank", "largest gap to the best", "seconds, total", "failed"))
+    begin("Over all tasks", ("method", "mean rank", "largest gap to the best", "CPU seconds, total", "failed"))
     for method in methods:
         _summarize(results, method, means)
 
