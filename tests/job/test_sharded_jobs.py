@@ -82,6 +82,18 @@ def test_job_goes_on_with_and_without_sharding(zygote: Zygote, tmp_path: Path) -
         assert_same_bits(read_output(ranks.folder), expected)
 
 
+def test_sharded_job_on_two_hosts_has_the_same_bits(zygote: Zygote, tmp_path: Path) -> None:
+    # Two processes on each: evaluation, text lengths and features are exchanged within hosts and between them.
+    job = text_job(tmp_path / "job", "partial", virtual_devices="4", epochs="2", rules=RULES_WITHOUT_TENSORS)
+    plain, sharded = (with_changes(job, sharding=sharding).request for sharding in ("none", "full"))
+    expected = read_output(train_in_ranks(zygote, plain, tmp_path / "one", 1))
+    folder = train_in_ranks(zygote, sharded, tmp_path / "hosts", 4, hosts=2)
+    log = (tmp_path / "hosts-rank-0.log").read_text("utf-8")
+    assert "divided among 4 processes" in log
+    assert "2 on each host" in log
+    assert_same_bits(read_output(folder), expected)
+
+
 @pytest.mark.parametrize("line", ["first batch trained", "epoch=1;"])
 def test_stop_request_to_one_process_stops_all_and_exports(line: str, zygote: Zygote, tmp_path: Path) -> None:
     job = text_job(tmp_path / "job", "full", virtual_devices="2", epochs="50", sharding="full")

@@ -102,8 +102,11 @@ class Ranks:
         return [codes[rank] for rank in range(len(self.processes))]
 
 
-def start_ranks(zygote: Zygote, request: TrainingRequest, root: Path, count: int) -> Ranks:
-    """Start a job in `root`, where it finds the checkpoints of earlier starts."""
+def start_ranks(zygote: Zygote, request: TrainingRequest, root: Path, count: int, hosts: int = 1) -> Ranks:
+    """Start a job in `root`, where it finds the checkpoints of earlier starts.
+
+    The ranks are those of one host, or believe to be on several hosts.
+    """
     folder = JobFolder(root, request.checkpoint_path or DEFAULT_CHECKPOINT_PATH)
     kept = root.with_name(f"{root.name}-checkpoints")
     if folder.checkpoints.exists():
@@ -113,10 +116,10 @@ def start_ranks(zygote: Zygote, request: TrainingRequest, root: Path, count: int
     if kept.exists():
         folder.checkpoints.rmdir()
         kept.rename(folder.checkpoints)
-    return fork_ranks(zygote, folder, job_environment(request, folder), count)
+    return fork_ranks(zygote, folder, job_environment(request, folder), count, hosts)
 
 
-def fork_ranks(zygote: Zygote, folder: JobFolder, environment: Mapping[str, str], count: int) -> Ranks:
+def fork_ranks(zygote: Zygote, folder: JobFolder, environment: Mapping[str, str], count: int, hosts: int = 1) -> Ranks:
     """Start the processes of a job in a prepared folder, with the variables of torch's launchers."""
     root = folder.root
     scratch = root.with_name(f"{root.name}-tmp")
@@ -130,18 +133,19 @@ def fork_ranks(zygote: Zygote, folder: JobFolder, environment: Mapping[str, str]
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(_free_port()),
         "WORLD_SIZE": str(count),
-        "LOCAL_WORLD_SIZE": str(count),
+        "LOCAL_WORLD_SIZE": str(count // hosts),
     }
     common = {**environment, **launched}
     processes = tuple(
-        zygote.fork(common | {"RANK": str(rank), "LOCAL_RANK": str(rank)}, log) for rank, log in enumerate(logs)
+        zygote.fork(common | {"RANK": str(rank), "LOCAL_RANK": str(rank % (count // hosts))}, log)
+        for rank, log in enumerate(logs)
     )
     return Ranks(zygote, folder, processes, logs, time.monotonic())
 
 
-def train_in_ranks(zygote: Zygote, request: TrainingRequest, root: Path, count: int) -> JobFolder:
+def train_in_ranks(zygote: Zygote, request: TrainingRequest, root: Path, count: int, hosts: int = 1) -> JobFolder:
     """Run a job to its end, which must be a success."""
-    ranks = start_ranks(zygote, request, root, count)
+    ranks = start_ranks(zygote, request, root, count, hosts)
     codes = ranks.end()
     assert codes == [0] * count, json.dumps([log.read_text("utf-8") for log in ranks.logs], indent=1)
     return ranks.folder
