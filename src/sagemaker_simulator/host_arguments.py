@@ -129,7 +129,10 @@ def parse_worlds(options: argparse.Namespace, hosts: int) -> tuple[World, ...]:
         worlds = [_parse_world(text) for text in options.restart_with.split(",") if text]
     if max([hosts, *(world.hosts for world in worlds)]) > 1:
         if options.image is not None:
-            raise RequestError("--hosts with --image is not supported; use the local mode of one of the SDKs")
+            raise RequestError(
+                "--hosts with --image is not supported; for containers as hosts, use the local mode of an SDK, as in "
+                "Estimator(image_uri=..., instance_type='local', instance_count=2)"
+            )
         if options.shard:
             raise RequestError("--shard simulates one of several hosts; use --distribution ShardedByS3Key with --hosts")
         reason = reason_unavailable()

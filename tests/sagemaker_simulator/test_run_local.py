@@ -72,6 +72,10 @@ BAD_REQUESTS = {
         ["--channel", "a=.", "--input-mode", "Pipe", "--shard", "0/2", "--hosts", "2", "--", "true"],
         "--shard simulates one of several hosts",
     ),
+    "hosts of an image": (
+        ["--hosts", "2", "--image", "finetune", "--", "true"],
+        "instance_type='local', instance_count=2",
+    ),
     "job name with space": (["--job-name", "my job", "--", "true"], "job name 'my job'"),
 }
 
