@@ -20,6 +20,7 @@ from finetune.launch.devices import is_launched, process_count
 from finetune.launch.parent import end_with_parent
 from finetune.launch.rank_files import AGENT, RankFiles
 from finetune.messages import OWN_LOGGER, Lines, log_safely
+from finetune.runtime.computations import note_computations
 from finetune.runtime.memory import garbage_collection_disabled, set_variables, share_one_heap
 from finetune.sagemaker.failure import (
     Failure,
@@ -116,6 +117,9 @@ def _run_rank(paths: Paths) -> Failure | None:
                 files.announce(rank)
                 end_with_parent(int(os.environ[AGENT]))
             request = read_request(paths)
+            # Compiling takes minutes, whenever a batch has a new shape.
+            if files is not None and not request.spec.run.compile:
+                note_computations(files.computations_of(rank))
             with garbage_collection_disabled():
                 from finetune.distributed.process_group import join_world
                 from finetune.job.run import run_job

@@ -53,6 +53,16 @@ def test_failure_of_one_process_is_the_cause(
     assert re.search(f"ERROR: {cause}", result.log)
 
 
+def test_endless_computation_of_one_process_is_the_cause(job: RunningJob) -> None:
+    job.wait_for_line("epoch=2;")
+    job.send(signal.SIGALRM, 1)
+    result = job.end()
+    assert result.exit_code == 2, result.log
+    assert re.match(
+        "Process 1 has computed a training step for [0-9]+ s without an end; it was killed.", result.failure
+    )
+
+
 def test_failure_during_a_stop_fails_the_job(job: RunningJob) -> None:
     job.send(signal.SIGTERM)
     job.send(signal.SIGKILL, 0)

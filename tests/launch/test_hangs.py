@@ -1,4 +1,4 @@
-"""Processes that are stopped or blocked are detected after a while, others are not."""
+"""Processes that are stopped, blocked or compute forever are detected after a while, others are not."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from finetune.launch.hangs import HangDetector, kill
+from finetune.launch.hangs import EndlessComputations, HangDetector, kill
+from finetune.runtime.computations import Computation
 
 BLOCKED = """
 import ctypes
@@ -100,3 +101,26 @@ def test_ended_process_is_not_hung() -> None:
     with subprocess.Popen([sys.executable, "-c", ""]) as ended:
         ended.wait()
         assert not HangDetector(0.0, 0.0).check({0: ended.pid})
+
+
+def test_computation_is_endless_after_its_limit() -> None:
+    clock = Clock()
+    endless = EndlessComputations(clock)
+    step, later = Computation("a training step", 7.0, 60.0), Computation("a training step", 70.0, 90.0)
+    for clock.seconds in (0.0, 4.0, 8.0):
+        assert not endless.check({0: step, 1: None}, {0: 100, 1: 101})
+    assert not endless.check({0: later, 1: step}, {0: 100, 1: 101})
+    for _ in range(15):
+        assert not endless.check({0: later, 1: step}, {0: 100, 1: 101})
+        clock.seconds += 4.0
+    hangs = endless.check({0: later, 1: step}, {0: 100, 1: 101})
+    assert {rank: hang.process for rank, hang in hangs.items()} == {1: 101}
+    assert hangs[1].reason == "has computed a training step for 60 s without an end"
+
+
+def test_time_in_which_the_agent_was_suspended_does_not_count() -> None:
+    clock = Clock()
+    endless = EndlessComputations(clock)
+    step = {0: Computation("a training step", 7.0, 60.0)}
+    for clock.seconds in (0.0, 1.0, 4000.0, 8000.0):
+        assert not endless.check(step, {0: 100})

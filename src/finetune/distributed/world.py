@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.distributed import ProcessGroup
 
 from finetune.errors import PlatformError
+from finetune.runtime.computations import waiting
 
 _T = TypeVar("_T")
 
@@ -241,9 +242,10 @@ class World:
 
 @contextmanager
 def lost_processes() -> Iterator[None]:
-    """Raise the errors of collective operations in the block as `ProcessLostError`."""
+    """Raise the errors of collective operations in the block as `ProcessLostError`; note that it waits for others."""
     try:
-        yield
+        with waiting():
+            yield
     except RuntimeError as error:
         cause = next(iter(str(error).splitlines()), "")
         raise ProcessLostError(f"Another process of the job has ended or cannot be reached: {cause}") from error

@@ -18,6 +18,7 @@ from finetune.distributed.shares import EveryNthBatch
 from finetune.distributed.world import World
 from finetune.errors import JobStopped
 from finetune.models.backbone import Backbone, Outputs
+from finetune.runtime.computations import computing
 from finetune.tasks.epoch_metric import epoch_metric
 from finetune.tasks.task import Probabilities, Targets, Task
 from finetune.tasks.thresholds import ThresholdTarget
@@ -198,7 +199,7 @@ def _forward_all(backbone: Backbone, batches: Source, context: InferenceContext,
         for batch in _own_batches(iterator, context) if sharded is None else _in_lockstep(iterator, context):
             inputs = {} if batch is None else batch.inputs
             inputs = {name: tensor.to(context.device, non_blocking=True) for name, tensor in inputs.items()}
-            with context.autocast():
+            with computing("an evaluation batch"), context.autocast():
                 if sharded is None:
                     batch_logits = forward(inputs).logits
                 else:

@@ -23,6 +23,7 @@ from torch import Tensor
 from finetune.data.loading.batches import Batch, Batches
 from finetune.data.loading.prefetch import iterate_ahead
 from finetune.models.backbone import SplitModel
+from finetune.runtime.computations import computing
 from finetune.runtime.worker_pool import WorkerPool
 
 _Item = TypeVar("_Item")
@@ -119,12 +120,17 @@ class FeatureExtractor:
     def _map_in_order(self, items: Iterable[_Item], fn: Callable[[_Item], _Result]) -> Generator[_Result, None, None]:
         """Yield the result for each item in order; on a CPU, each item is processed on its own core."""
         if self.concurrency == 1:
-            yield from map(fn, items)
+            for item in items:
+                with computing("a batch of features"):
+                    result = fn(item)
+                yield result
             return
         with closing(WorkerPool(self.concurrency, "frozen-prefix")) as workers:
             futures = (workers.submit(partial(fn, item)) for item in items)
             for future in iterate_ahead(futures, lambda: workers.size):
-                yield future.result()
+                with computing("a batch of features"):
+                    result = future.result()
+                yield result
 
     def _split_batch(
         self, requested: Sequence[int], batch: Batch

@@ -27,8 +27,9 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from finetune.errors import PlatformError
 from finetune.launch.causes import first_failure
-from finetune.launch.hangs import Hang, HangDetector, kill
+from finetune.launch.hangs import EndlessComputations, Hang, HangDetector, kill
 from finetune.launch.rank_files import AGENT, FOLDER, RankFailure, RankFiles
+from finetune.runtime.computations import read_computation
 from finetune.sagemaker.interruption import Interruption
 
 logger = logging.getLogger(__name__)
@@ -159,7 +160,8 @@ def _supervised(
     hung: dict[int, Hang] = {}
 
     def supervise() -> None:
-        detector, stopped, killed, polls, announced = HangDetector(), set[int](), set[int](), 0, False
+        detector, endless = HangDetector(), EndlessComputations()
+        stopped, killed, polls, announced = set[int](), set[int](), 0, False
         kill_at = float("inf")
         while not ended.wait(_POLL_SECONDS):
             processes = files.processes()
@@ -175,7 +177,8 @@ def _supervised(
             polls += 1
             if polls % _POLLS_PER_HANG_CHECK:
                 continue
-            for rank, hang in detector.check(processes).items():
+            computations = {rank: read_computation(files.computations_of(rank)) for rank in processes}
+            for rank, hang in {**endless.check(computations, processes), **detector.check(processes)}.items():
                 hung[rank] = hang
                 kill(hang)
 

@@ -1,4 +1,4 @@
-"""Detects processes that are stopped or blocked in the kernel; the other processes would wait for them for minutes."""
+"""Detects processes that are stopped, are blocked in the kernel or compute forever; the others would wait for them."""
 
 from __future__ import annotations
 
@@ -9,10 +9,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from finetune.runtime.computations import Computation
+
 STOPPED_SECONDS = 20.0
 """Seconds after which a process that was stopped by a signal counts as hung."""
 BLOCKED_SECONDS = 60.0
 """Seconds after which a process blocked in the kernel counts as hung if it neither computes, reads nor writes."""
+
+_MAX_SECONDS_BETWEEN_CHECKS = 5.0
+"""Seconds between two checks that count at most: the agent may have been suspended together with the processes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +44,8 @@ class _Activity:
 class HangDetector:
     """Detects states that last too long, from what the kernel reports about a process (proc(5)).
 
-    It does not detect a process that waits for a lock or computes forever: this looks like waiting for data, or work.
+    It does not detect a process that waits for a lock or computes forever, which looks like waiting for data, or work:
+    see `EndlessComputations`.
     """
 
     def __init__(
@@ -75,6 +81,42 @@ class HangDetector:
             seconds = self._clock() - since
             if seconds >= self._limits[activity.state]:
                 hangs[rank] = Hang(process, _reason(activity.state, seconds))
+        return hangs
+
+
+class EndlessComputations:
+    """Detects computations of processes that take much longer than all earlier ones of their kind."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """Initialize without observations."""
+        self._clock = clock
+        self._checked: float | None = None
+        self._seconds: dict[int, tuple[Computation, float]] = {}
+
+    def check(self, computations: Mapping[int, Computation | None], processes: Mapping[int, int]) -> dict[int, Hang]:
+        """Observe the processes; call it about every second.
+
+        Args:
+            computations: The current computations by rank.
+            processes: Process ids by rank.
+
+        Returns:
+            The hung processes by rank.
+        """
+        now = self._clock()
+        passed = min(now - (now if self._checked is None else self._checked), _MAX_SECONDS_BETWEEN_CHECKS)
+        self._checked = now
+        hangs = {}
+        for rank, computation in computations.items():
+            earlier, seconds = self._seconds.pop(rank, (None, 0.0))
+            if computation is None:
+                continue
+            seconds = seconds + passed if computation == earlier else 0.0
+            self._seconds[rank] = computation, seconds
+            if seconds >= computation.limit and rank in processes:
+                hangs[rank] = Hang(
+                    processes[rank], f"has computed {computation.kind} for {seconds:.0f} s without an end"
+                )
         return hangs
 
 

@@ -60,6 +60,10 @@ class RankFiles:
         """Return the ids of the processes that have announced themselves, by rank."""
         return {int(path.stem): int(path.read_text(encoding="utf-8")) for path in self.folder.glob("*.pid")}
 
+    def computations_of(self, rank: int) -> Path:
+        """Return the file in which a process notes its computations."""
+        return self.folder / f"{rank}.computation"
+
     def finish(self, rank: int) -> None:
         """Note that this process has done its part of the job."""
         (self.folder / f"{rank}.finished").touch()

@@ -17,6 +17,7 @@ from finetune.distributed.virtual_devices import VirtualDevices
 from finetune.distributed.world import World
 from finetune.errors import DataError, DivergedError, JobStopped
 from finetune.monitoring.score import BestMetric
+from finetune.runtime.computations import computing
 from finetune.runtime.threads import limit_threads
 from finetune.strategies.freezing import apply_trainable
 from finetune.strategies.plan import Plan
@@ -204,7 +205,8 @@ def _train_epoch(training: Training, state: TrainingState, observer: Observer, c
             if agreement.ended:
                 return True
             set_learning_rates(training.stepper.optimizer, training.schedule(progress.step))
-            loss = steps.run(group, progress.step, state.totals)
+            with computing("a training step"):
+                loss = steps.run(group, progress.step, state.totals)
             progress.step += 1
             progress.step_in_epoch += 1
             observer.step_done(state, loss)

@@ -1,6 +1,7 @@
 """Imported by every Python process that finds this folder on its path: provokes failures in its main thread by signals.
 
-SIGUSR1 raises an exception, SIGUSR2 runs out of memory, SIGHUP ends the process as if it had succeeded.
+SIGUSR1 raises an exception, SIGUSR2 runs out of memory, SIGHUP ends the process as if it had succeeded,
+SIGALRM lets it compute forever in its next forward pass, which counts as endless after three seconds.
 """
 
 from __future__ import annotations
@@ -28,7 +29,23 @@ def _end(number: int, frame: FrameType | None) -> NoReturn:
     os._exit(0)
 
 
+def _compute_forever(number: int, frame: FrameType | None) -> None:
+    del number, frame
+    import torch
+
+    from finetune.runtime import computations
+
+    def loop(module: torch.nn.Module, inputs: object) -> NoReturn:
+        del module, inputs
+        while True:
+            pass
+
+    computations.MIN_SECONDS, computations.FACTOR = 3.0, 1
+    torch.nn.modules.module.register_module_forward_pre_hook(loop)
+
+
 if "RANK" in os.environ:
     signal.signal(signal.SIGUSR1, _fail)
     signal.signal(signal.SIGUSR2, _run_out_of_memory)
     signal.signal(signal.SIGHUP, _end)
+    signal.signal(signal.SIGALRM, _compute_forever)
