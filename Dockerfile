@@ -50,13 +50,14 @@ RUN mkdir -p /opt/ml/code /opt/ml/input/config /opt/ml/input/data /opt/ml/model 
     && chmod -R a+rwX /opt/ml \
     && echo /opt/finetune >/opt/venv/lib/python3.11/site-packages/finetune.pth \
     && ln -s /opt/finetune/container/train.py /usr/local/bin/train \
-    && ln -s /opt/finetune/container/serve.py /usr/local/bin/serve
+    && ln -s /opt/finetune/container/serve.py /usr/local/bin/serve \
+    && ln -s /opt/finetune/container/cli.py /usr/local/bin/finetune
 WORKDIR /opt/ml/code
 
 # Layers that change with the code are small and come last.
 COPY container/requirements.txt container/*.py /opt/finetune/container/
 COPY src/finetune /opt/finetune/finetune
-RUN chmod 755 /opt/finetune/container/train.py /opt/finetune/container/serve.py \
+RUN chmod 755 /opt/finetune/container/train.py /opt/finetune/container/serve.py /opt/finetune/container/cli.py \
     && python -m compileall -q /opt/finetune \
     && PYTHONDONTWRITEBYTECODE=1 python -m container.smoke /opt/finetune/container/requirements.txt \
     && rm -rf /tmp/*

@@ -4,17 +4,17 @@
 from __future__ import annotations
 
 import signal
-import sys
+from typing import NoReturn
 
 
-def main() -> int:
-    """Serve until SIGTERM and return the exit code."""
+def main() -> NoReturn:
+    """Serve until SIGTERM, and end the process."""
     # Before the imports: blocked signals stay pending, and are handled once the server waits for them.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
-    from finetune.serving.server import serve
+    from finetune.serving.server import end_process, serve
 
-    return serve()
+    end_process(serve())
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -20,8 +20,9 @@ MODULES = (
     *("numpy", "pandas", "pyarrow.parquet", "sklearn.metrics", "scipy.stats", "matplotlib.pyplot", "boto3"),
     *("sagemaker_training.trainer", "smdebug.pytorch", "psutil", "requests"),
     *("finetune.entry", "finetune.job.run", "container.job", "container.user_script", "container.other_module"),
-    *("finetune.serving.server", "finetune.serving.model", "container.serve"),
+    *("finetune.serving.server", "finetune.serving.model", "container.serve", "finetune.cli.app", "container.cli"),
 )
+COMMANDS = {"train": "train.py", "serve": "serve.py", "finetune": "cli.py"}
 COMPILERS = ("cc", "c99", "gcc", "g++", "clang", "nvcc", "make", "ld", "as")
 FORBIDDEN_FILES = ("*.a", "tests/test_*.py", "test/test_*.py", "include", "id_rsa*", "ssh_host_*")
 
@@ -36,10 +37,10 @@ def find_faults(lock: Path) -> Iterator[str]:
     yield from _find_torch_faults()
     yield from _find_version_faults(lock)
     yield from (f"{name} is in the image: {shutil.which(name)}" for name in COMPILERS if shutil.which(name))
-    for name in ("train", "serve"):
+    for name, file in COMMANDS.items():
         command = shutil.which(name)
-        if command is None or Path(command).resolve() != Path(__file__).with_name(f"{name}.py"):
-            yield f"the command {name} is {command}, not container/{name}.py"
+        if command is None or Path(command).resolve() != Path(__file__).with_name(file):
+            yield f"the command {name} is {command}, not container/{file}"
     for pattern in FORBIDDEN_FILES:
         yield from (f"{path} must not be in the image" for path in Path(sys.prefix).rglob(pattern))
 

@@ -10,6 +10,7 @@ from typer.testing import CliRunner, Result
 
 from finetune.cli.app import app
 from tests.serving.conftest import image_root as image_root
+from tests.serving.conftest import images as images
 from tests.serving.conftest import text_root as text_root
 from tests.support.artifact_images import encode_image, make_image
 

@@ -12,6 +12,7 @@ import typer
 
 import finetune
 from finetune.cli.predict import predict
+from finetune.cli.serve import serve
 from finetune.cli.terminal import messages
 from finetune.errors import JobError
 
@@ -23,6 +24,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(predict)
+app.command()(serve)
 
 
 def _print_version(value: bool) -> None:

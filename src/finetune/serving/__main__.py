@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import signal
-import sys
 
-from finetune.serving.server import STOP_SIGNALS, serve
+from finetune.serving.server import STOP_SIGNALS, end_process, serve
 
 if __name__ == "__main__":
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-    sys.exit(serve())
+    end_process(serve())

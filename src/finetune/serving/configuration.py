@@ -30,7 +30,7 @@ class ServingConfiguration:
     Attributes:
         model_folder: folder of the unpacked artifact; unused by a multi-model server.
         multi_model: whether models are loaded by requests to `/models`.
-        port: port of all interfaces.
+        port: port to listen on.
         max_batch: largest number of records in one forward pass.
         max_delay_seconds: longest time for which a record waits for further ones that are being preprocessed.
         max_requests: number of accepted requests without an answer; further ones are answered with 503.
@@ -38,6 +38,7 @@ class ServingConfiguration:
         transform_mib: largest body that a batch transform job should send, in MiB.
         workers: threads that run forward passes; `None` for one per GPU, or one on a CPU.
         default_accept: response type for requests without `Accept`.
+        host: address to listen on; empty for all interfaces.
     """
 
     model_folder: Path
@@ -50,6 +51,7 @@ class ServingConfiguration:
     transform_mib: int = REAL_TIME_MIB
     workers: int | None = None
     default_accept: str = "application/json"
+    host: str = ""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> ServingConfiguration:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,8 +14,8 @@ import torch
 from PIL import Image
 
 from finetune.errors import UserError
-from finetune.models.weights.archive import is_archive, unpack
 from finetune.runtime.threads import usable_cores
+from finetune.serving.artifact import artifact_folder
 from finetune.serving.model import ServedModel, all_devices
 
 if TYPE_CHECKING:
@@ -26,7 +25,6 @@ Input = str | bytes | Path | Image.Image | tuple[str, ...]
 """An image: its file (`Path` or `str`), encoded bytes, or an image of Pillow. A text: `str`, or a tuple for a pair."""
 
 BATCH_SIZE = 32
-_ARTIFACT, _MODEL, _ARCHIVE = "artifact.json", "model", "model.tar.gz"
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,20 +166,9 @@ class Predictor:
 
 def load_predictor(path: Path | str, device: str | None = None) -> Predictor:
     """Load the artifact at a path; see `finetune.load`."""
-    path, target = Path(path), _device(device)
-    if str(path).startswith("s3:"):
-        raise UserError(f"{path} is not a local path; download it, for example with `aws s3 cp`.")
-    places = [path, path / _MODEL, path / _ARCHIVE, path / _MODEL / _ARCHIVE]
-    for place in places:
-        if (place / _ARTIFACT).is_file():
-            return _load(place, target)
-        if place.is_file() and is_archive(place):
-            with tempfile.TemporaryDirectory(prefix="finetune-") as scratch:
-                return _load(unpack(place, Path(scratch)), target)
-    raise UserError(
-        f"{path} contains no model of this project: neither {_ARTIFACT} nor {_ARCHIVE}. Give the model.tar.gz of a"
-        " finished job, or the folder of its contents."
-    )
+    target = _device(device)
+    with artifact_folder(path) as folder:
+        return _load(folder, target)
 
 
 def _device(name: str | None) -> torch.device:

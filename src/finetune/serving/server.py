@@ -9,8 +9,10 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
+from typing import NoReturn
 
 import uvicorn
 
@@ -34,22 +36,33 @@ _TEMPORARY_FOLDER = "/tmp"  # noqa: S108 - nothing is written
 logger = logging.getLogger(__name__)
 
 
-def serve() -> int:
-    """Serve with the settings of the environment until a stop signal, and return the exit code.
+def serve(configure: Callable[[], ServingConfiguration] = ServingConfiguration.from_environment) -> int:
+    """Serve until a stop signal, and return the exit code, to be passed to `end_process`.
 
     `STOP_SIGNALS` must be blocked in the calling thread, which must be the main thread.
+
+    Args:
+        configure: returns the settings, by default those of the environment.
     """
     _log_to_stdout()
     _set_variables()
     share_one_heap()
     try:
-        configuration = ServingConfiguration.from_environment()
-        with _open_port(configuration.port) as listener:
+        configuration = configure()
+        with _open_port(configuration.host, configuration.port) as listener:
             return _serve(configuration, listener)
     except Exception as error:  # noqa: BLE001 - the single place that maps failures to exit codes
         failure = failure_of(error)
         logger.error("%s", Lines(failure.message))
         return failure.exit_code
+
+
+def end_process(exit_code: int) -> NoReturn:
+    """End this process at once: a thread may still be loading the model, and nothing can interrupt it."""
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(exit_code)
 
 
 def _serve(configuration: ServingConfiguration, listener: socket.socket) -> int:
@@ -80,8 +93,7 @@ def _serve(configuration: ServingConfiguration, listener: socket.socket) -> int:
         http.join()
     if not loading.done():
         logger.info("Stopped while the model was being loaded")
-        logging.shutdown()
-        os._exit(0)  # nothing can interrupt the loading thread
+        return 0
     service.close()
     logger.info("Stopped after %d records in %d batches", *service.counts())
     return 0
@@ -127,17 +139,19 @@ def _drain(service: Service, server: uvicorn.Server) -> None:
         time.sleep(_POLL_SECONDS)
 
 
-def _open_port(port: int) -> socket.socket:
-    """Listen on a port of all interfaces.
+def _open_port(host: str, port: int) -> socket.socket:
+    """Listen on a port of an address, or of all interfaces.
 
     Raises:
-        PlatformError: the port is in use, or needs privileges.
+        PlatformError: the port is in use or needs privileges, or the address is not of this machine.
     """
     try:
-        listener = socket.create_server(("", port), backlog=2048)
+        listener = socket.create_server((host, port), backlog=2048)
     except OSError as error:
+        place = f" of {host}" if host else ""
         raise PlatformError(
-            f"Port {port} cannot be opened: {error.strerror}. Set SAGEMAKER_BIND_TO_PORT to another port."
+            f"Port {port}{place} cannot be opened: {error.strerror}. Set SAGEMAKER_BIND_TO_PORT, or --port of"
+            " `finetune serve`, to another port."
         ) from error
     # Inherited by connections: asyncio does not set it for those of a given socket, and a response in two packets would
     # wait 40 ms for the client's acknowledgement.
