@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from finetune.cli.inputs import Fault, Item, ModelInputs, find_items
@@ -94,3 +97,67 @@ def test_several_labels_are_split(tmp_path: Path) -> None:
     model = ModelInputs(("cat", "dog"), are_texts=True, texts_per_record=1, multi_label=True)
     table = write(tmp_path / "t.csv", "text,label\na,cat|dog\nb,\n")
     assert [item.labels for item in found(model, table) if isinstance(item, Item)] == [("cat", "dog"), ()]
+
+
+def test_compressed_tables_and_texts_are_read(tmp_path: Path) -> None:
+    content = {
+        "a.csv.gz": b"text,label\none,cat\n", "b.jsonl.gz": b'{"text": "two"}\n', "c.txt.gz": b"three\n",
+        "d.csv": b"text\nfour\n",  # a name without .gz, as some tools write
+    }  # fmt: skip
+    for name, text in content.items():
+        (tmp_path / name).write_bytes(gzip.compress(text))
+    assert found(TEXTS, tmp_path) == [
+        Item(f"{tmp_path}/a.csv.gz:2", ("one",), ("cat",)),
+        Item(f"{tmp_path}/b.jsonl.gz:1", ("two",)),
+        Item(f"{tmp_path}/c.txt.gz:1", ("three",)),
+        Item(f"{tmp_path}/d.csv:2", ("four",)),
+    ]
+
+
+def test_damaged_gzip_is_a_fault_after_its_readable_rows(tmp_path: Path) -> None:
+    whole = gzip.compress("".join(f"{number} {'x' * 50} {number**9}\n" for number in range(20_000)).encode())
+    (tmp_path / "a.txt.gz").write_bytes(whole[:-1000])
+    (tmp_path / "b.csv.gz").write_bytes(b"text\nnot compressed\n")
+    items = found(TEXTS, tmp_path)
+    assert isinstance(items[0], Item)
+    faults = [item for item in items if isinstance(item, Fault)]
+    assert [(fault.key, fault.reason[:28]) for fault in faults] == [
+        (f"{tmp_path}/a.txt.gz", "is damaged or truncated gzip")
+    ]
+    assert items[-1] == Item(f"{tmp_path}/b.csv.gz:2", ("not compressed",))
+
+
+def test_parquet_has_texts_or_paths_of_images(tmp_path: Path) -> None:
+    columns = {"id": [1, 2, 3], "text": ["one", None, "three"], "label": ["cat", "dog", None], "image": ["a.jpg"] * 3}
+    path = tmp_path / "t.parquet"
+    pyarrow.parquet.write_table(pyarrow.table(columns), path)
+    assert found(TEXTS, path) == [
+        Item(f"{path}:1", ("one",), ("cat",)),
+        Fault(f"{path}:2", "text must contain text"),
+        Item(f"{path}:3", ("three",)),
+    ]
+    image = tmp_path / "a.jpg"
+    assert found(IMAGES, path) == [Item(str(image), image, labels) for labels in (("cat",), ("dog",), None)]
+
+
+def test_parquet_without_usable_columns_is_one_fault(tmp_path: Path) -> None:
+    damaged, images, other = (tmp_path / f"{name}.parquet" for name in ("damaged", "images", "other"))
+    pyarrow.parquet.write_table(pyarrow.table({"image": [{"bytes": b"x", "path": "a"}], "label": ["cat"]}), images)
+    pyarrow.parquet.write_table(pyarrow.table({"a": ["x"], "b": ["y"]}), other)
+    damaged.write_bytes(images.read_bytes()[:-20])
+    (fault,) = found(TEXTS, other)
+    assert isinstance(fault, Fault)
+    assert "set --text-column to one of: a, b" in fault.reason
+    (fault,) = found(IMAGES, images)
+    assert fault == Fault(str(images), "column 'image' contains images, which are not supported in Parquet; use files")
+    (fault,) = found(TEXTS, damaged)
+    assert isinstance(fault, Fault)
+    assert fault.reason.startswith("cannot be read as Parquet after row 0: ")
+
+
+def test_files_of_other_kinds_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "sheet.csv"
+    path.write_bytes(b"PK\x03\x04\0\0\0\0")
+    (fault,) = found(TEXTS, path)
+    assert isinstance(fault, Fault)
+    assert fault.reason.startswith("is a zip archive or a spreadsheet")

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import gzip
 import sys
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from finetune.cli.tables import Row, TableColumns, choose_columns, read_json, read_separated
+from finetune.cli.tables import Row, TableColumns, choose_columns, read_json, read_parquet, read_separated
 from finetune.data.label_parsing import label_name, label_names
 from finetune.data.readers.channel_files import is_system_file
+from finetune.data.readers.file_kinds import FIRST_BYTES, non_table_kind, rejection_reason
+from finetune.data.tables.text_lines import open_decompressed
 from finetune.data.transforms.image_formats import HEAD_BYTES, IMAGE_ENDINGS, is_image
 from finetune.errors import UserError
 
@@ -18,7 +22,7 @@ Content = Path | tuple[str, ...]
 """The file of an image, or the texts of a record."""
 
 STDIN = "-"
-_CSV, _TSV, _JSON = "csv", "tsv", "json"
+_CSV, _TSV, _JSON, _PARQUET = "csv", "tsv", "json", "parquet"
 TABLES: Mapping[str, str] = {
     ".csv": _CSV,
     ".tsv": _TSV,
@@ -26,10 +30,10 @@ TABLES: Mapping[str, str] = {
     ".jsonl": _JSON,
     ".ndjson": _JSON,
     ".json": _JSON,
+    ".parquet": _PARQUET,
+    ".pq": _PARQUET,
 }
-"""Kinds of tables by the endings of their files."""
-_BINARY_BYTES = 1024
-"""Number of leading bytes that may not contain a zero byte in text files."""
+"""Kinds of tables by the endings of their files, which `.gz` may follow except for Parquet."""
 _TEXT_ENDINGS = frozenset({".txt", ".text"})
 
 
@@ -94,7 +98,7 @@ def find_items(inputs: Sequence[str], model: ModelInputs, columns: TableColumns)
 def _folder(folder: Path, model: ModelInputs, columns: TableColumns) -> Iterator[Item | Fault]:
     paths = sorted(path for path in folder.rglob("*") if not _is_hidden(path.relative_to(folder)) and path.is_file())
     if model.are_texts:
-        tables = [path for path in paths if path.suffix.lower() in (*TABLES, *_TEXT_ENDINGS)]
+        tables = [path for path in paths if _ending(path) in (*TABLES, *_TEXT_ENDINGS)]
         if not tables:
             yield Fault(str(folder), f"contains no texts: no file ends in {', '.join((*TABLES, '.txt'))}")
         for path in tables:
@@ -122,20 +126,45 @@ def _starts_as_image(path: Path) -> bool:
         return False
 
 
+def _ending(path: Path) -> str:
+    """Return the ending of a file's name in lower case, of a compressed file the one before `.gz`."""
+    name = path.name.lower()
+    inner = Path(name.removesuffix(".gz")).suffix
+    return Path(name).suffix if TABLES.get(inner) == _PARQUET else inner
+
+
 def _file(path: Path, model: ModelInputs, columns: TableColumns) -> Iterator[Item | Fault]:
-    kind = TABLES.get(path.suffix.lower())
+    kind = TABLES.get(_ending(path))
     if kind is None and not model.are_texts:
         yield Item(str(path), path)
         return
-    with path.open("rb") as file:
-        if b"\0" in file.read(_BINARY_BYTES):
-            yield Fault(str(path), "is not a text file")
+    try:
+        if kind == _PARQUET:
+            texts = model.texts_per_record if model.are_texts else 0
+            yield from _items(str(path), path.parent, read_parquet(path, columns, texts=texts), kind, (model, columns))
             return
-        file.seek(0)
-        if kind is None:
-            yield from _texts_or_paths(str(path), path.parent, file, model)
-        else:
-            yield from _table(str(path), path.parent, file, kind, (model, columns))
+        with open_decompressed(path) as file:
+            if (reason := _why_no_text(file.read(FIRST_BYTES), is_table=kind is not None)) is not None:
+                yield Fault(str(path), reason)
+                return
+            file.seek(0)
+            if kind is None:
+                yield from _texts_or_paths(str(path), path.parent, file, model)
+            else:
+                yield from _table(str(path), path.parent, file, kind, (model, columns))
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        yield Fault(str(path), f"is damaged or truncated gzip: {error}")
+    except UserError as error:
+        yield Fault(str(path), str(error))
+
+
+def _why_no_text(head: bytes, *, is_table: bool) -> str | None:
+    """Return why a file with these first bytes is no table or text, or `None` if it may be; lines may contain HTML."""
+    is_binary = b"\0" in head
+    kind = non_table_kind(head) if is_table or is_binary else None
+    if kind is not None:
+        return rejection_reason(kind)
+    return "is not a text file" if is_binary else None
 
 
 def _lines_of(
@@ -170,8 +199,14 @@ def _texts_or_paths(name: str, folder: Path, lines: Iterable[bytes], model: Mode
 def _table(
     name: str, folder: Path, lines: Iterable[bytes], kind: str, expected: tuple[ModelInputs, TableColumns]
 ) -> Iterator[Item | Fault]:
+    rows = read_json(lines) if kind == _JSON else read_separated(lines, expected[1], tabs=kind == _TSV)
+    yield from _items(name, folder, rows, kind, expected)
+
+
+def _items(
+    name: str, folder: Path, rows: Iterable[Row], kind: str, expected: tuple[ModelInputs, TableColumns]
+) -> Iterator[Item | Fault]:
     model, columns = expected
-    rows = read_json(lines) if kind == _JSON else read_separated(lines, columns, tabs=kind == _TSV)
     for row in rows:
         key = f"{name}:{row.line}"
         if row.fault is not None:

@@ -30,8 +30,8 @@ _Inputs = Annotated[
     list[str],
     typer.Argument(
         metavar="INPUT",
-        help="Images, folders with or without class folders, CSV, TSV, JSON Lines and text files, or - for standard"
-        " input: a path of an image or a text per line, or JSON Lines.",
+        help="Images, folders with or without class folders, CSV, TSV, JSON Lines, Parquet and text files, or - for"
+        " standard input: a path of an image or a text per line, or JSON Lines.",
     ),
 ]
 _Output = Annotated[Path | None, typer.Option("--output", "-o", help="File of the results; else standard output.")]

@@ -1,4 +1,4 @@
-"""Reads rows of CSV, TSV and JSON Lines, and chooses their columns, of which labels are optional."""
+"""Reads rows of CSV, TSV, JSON Lines and Parquet, and chooses their columns, of which labels are optional."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
+from pathlib import Path
 
 from finetune.data.tables.columns import LABEL_COLUMNS, PAIR_COLUMNS, TEXT_COLUMNS
 from finetune.data.tables.json_objects import json_objects, parse_object
@@ -16,6 +17,7 @@ IMAGE_COLUMNS = ("image", "path", "file", "filename", "file_name", "image_path",
 _TEXTS = (*TEXT_COLUMNS, "inputs")
 _DELIMITERS = ",;\t|"
 _MAX_CELL_CHARACTERS = 1 << 30
+_PARQUET_ROWS = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,7 @@ class Row:
     """A row of a table.
 
     Attributes:
-        line: line on which it begins, from 1.
+        line: line on which it begins, or the number of the row in Parquet, from 1.
         cells: values by column name.
         fault: reason why it cannot be read.
     """
@@ -89,6 +91,37 @@ def read_separated(lines: Iterable[bytes], columns: TableColumns, *, tabs: bool)
         elif cells:
             names = names or [str(number) for number in range(len(cells))]
             yield Row(line, dict(zip(names, cells, strict=False)), _row_fault(cells, names))
+
+
+def read_parquet(path: Path, columns: TableColumns, *, texts: int) -> Iterator[Row]:
+    """Yield the rows of a Parquet file with only the columns of the contents and the label; see `choose_columns`.
+
+    Raises:
+        UserError: the file is damaged or has no suitable columns, or pyarrow is not installed.
+    """
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise UserError("Parquet files need the package pyarrow; install it with `pip install pyarrow`") from None
+    from finetune.data.tables.formats import is_image_type
+
+    number = 0
+    try:
+        with pyarrow.parquet.ParquetFile(path) as parquet:
+            schema = parquet.schema_arrow
+            chosen = choose_columns(tuple(schema.names), columns, texts=texts)
+            for name in chosen.contents:
+                if is_image_type(schema.field(name).type):
+                    raise UserError(f"column {name!r} contains images, which are not supported in Parquet; use files")
+            names = [*chosen.contents, *((chosen.label,) if chosen.label is not None else ())]
+            for batch in parquet.iter_batches(batch_size=_PARQUET_ROWS, columns=names):
+                for cells in batch.to_pylist():
+                    number += 1
+                    yield Row(number, cells)
+    except (pyarrow.ArrowException, ValueError, OverflowError, LookupError, OSError) as error:
+        cause = str(error).partition("\n")[0][:200]
+        raise UserError(f"cannot be read as Parquet after row {number}: {cause}") from error
 
 
 @contextmanager

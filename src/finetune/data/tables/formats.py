@@ -187,7 +187,7 @@ class ParquetTable:
         except (pyarrow.ArrowException, OSError) as error:
             raise DataError(f"{file.where} cannot be read as Parquet: {_first_line(error)}") from error
         names = tuple(str(name) for name in schema.names)
-        image_columns = [name for name in names if names.count(name) == 1 and _is_image_type(schema.field(name).type)]
+        image_columns = [name for name in names if names.count(name) == 1 and is_image_type(schema.field(name).type)]
         others = tuple(name for name in names if name not in image_columns)
         if image_columns and (len(others) < 2 or spec.text_column in image_columns):
             raise DataError(
@@ -250,7 +250,7 @@ def check_file_type(file: TableFile, table_format: str) -> None:
         raise DataError(f"{file.where} {rejection_reason(file_type)}")
 
 
-def _is_image_type(data_type: pyarrow.DataType) -> bool:
+def is_image_type(data_type: pyarrow.DataType) -> bool:
     """Return whether values are encoded images in the style of Hugging Face datasets: bytes, or bytes with a path."""
     import pyarrow
 

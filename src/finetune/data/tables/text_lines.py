@@ -33,7 +33,7 @@ def text_lines(channel: str, root: Path, key: str, newline: str = "\n") -> Itera
     try:
         with (
             _read_errors(channel, key),
-            io.TextIOWrapper(_open(root / key), encoding="utf-8-sig", newline=newline) as file,
+            io.TextIOWrapper(open_decompressed(root / key), encoding="utf-8-sig", newline=newline) as file,
         ):
             lines = file if _is_short(root / key) else _bounded_lines(file, f"channel {channel!r}: {key}")
             yield from enumerate(lines, start=1)
@@ -47,9 +47,18 @@ def file_chunks(channel: str, root: Path, key: str) -> Generator[bytes, None, No
     Raises:
         DataError: if the file cannot be read, or is compressed and damaged.
     """
-    with _read_errors(channel, key), _open(root / key) as file:
+    with _read_errors(channel, key), open_decompressed(root / key) as file:
         while chunk := file.read(_CHUNK_BYTES):
             yield chunk
+
+
+def open_decompressed(path: Path) -> BinaryIO:
+    """Open a file for reading its bytes, decompressed if it begins like gzip."""
+    file = path.open("rb")
+    if file.peek(len(_GZIP_MAGIC))[: len(_GZIP_MAGIC)] != _GZIP_MAGIC:
+        return file
+    file.close()
+    return cast(BinaryIO, gzip.open(path, "rb"))
 
 
 def describe_utf8_error(key: str, error: UnicodeDecodeError, offset: int, line: int) -> str:
@@ -104,18 +113,10 @@ def _bounded_lines(file: TextIO, where: str) -> Iterator[str]:
         number += 1
 
 
-def _open(path: Path) -> BinaryIO:
-    file = path.open("rb")
-    if file.peek(len(_GZIP_MAGIC))[: len(_GZIP_MAGIC)] != _GZIP_MAGIC:
-        return file
-    file.close()
-    return cast(BinaryIO, gzip.open(path, "rb"))
-
-
 def _locate_utf8_error(root: Path, key: str) -> str:
     """Locate the first invalid byte; the file is read again, since block-wise decoding does not give its position."""
     offset = 0
-    with _open(root / key) as file:
+    with open_decompressed(root / key) as file:
         for line, content in enumerate(file, start=1):
             try:
                 content.decode()
