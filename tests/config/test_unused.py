@@ -64,6 +64,7 @@ def test_rules_name_declared_hyperparameters() -> None:
         ({"multi_label": "true", "top_k": "3"}, "top_k has no effect: top-k accuracy"),
         ({"rules": "None", "rule_action": "stop"}, "rule_action has no effect: no rules"),
         ({"task": "text-classification", "image_size": "32"}, "image_size has no effect: it applies to images"),
+        ({"task": "text-classification", "mixup": "0.2"}, "mixup has no effect: it applies to images"),
         ({"task": "image-classification", "header": "true"}, "header has no effect: it applies to texts"),
     ],
 )

@@ -12,6 +12,7 @@ from typing import Literal
 from pydantic import Field
 
 from finetune.config.optimizers import OPTIMIZERS, OptimizerName, join_names, optimizers_using
+from finetune.config.recipes import RecipeSpec
 from finetune.config.section import Section
 
 TaskName = Literal["image-classification", "text-classification"]
@@ -401,6 +402,7 @@ SECTIONS: tuple[type[Section], ...] = (
     ModelSpec,
     StrategySpec,
     OptimizationSpec,
+    RecipeSpec,
     RunSpec,
     DistributedSpec,
     CheckpointSpec,
@@ -418,6 +420,7 @@ class JobSpec:
         model: pretrained model and its head.
         strategy: trainable layers and their relative learning rates.
         optimization: optimizer, learning rates and schedule.
+        recipes: regularization and losses.
         run: execution and reported metrics.
         distributed: processes and shards of batches.
         checkpoint: saving and resuming.
@@ -432,6 +435,7 @@ class JobSpec:
     model: ModelSpec
     strategy: StrategySpec
     optimization: OptimizationSpec
+    recipes: RecipeSpec
     run: RunSpec
     distributed: DistributedSpec
     checkpoint: CheckpointSpec

@@ -23,6 +23,7 @@ from finetune.config.hyperparameters import (
     RunSpec,
     StrategySpec,
 )
+from finetune.config.recipes import RecipeSpec
 from finetune.config.section import Section
 from finetune.config.unused import UNUSED_IN_SPEC, unused_hyperparameter_notes, unused_hyperparameters
 from finetune.config.validation import contradictions
@@ -47,6 +48,7 @@ def parse_hyperparameters(raw: Mapping[str, str]) -> JobSpec:
         model=reader.section(ModelSpec),
         strategy=reader.section(StrategySpec),
         optimization=reader.section(OptimizationSpec),
+        recipes=reader.section(RecipeSpec),
         run=reader.section(RunSpec),
         distributed=reader.section(DistributedSpec),
         checkpoint=reader.section(CheckpointSpec),

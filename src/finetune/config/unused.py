@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 
 from finetune.config.hyperparameters import CheckpointSpec, FeatureSpec, JobSpec, OptimizationSpec, TaskName
 from finetune.config.optimizers import OPTIMIZERS, join_names, optimizers_using
+from finetune.config.recipes import RecipeSpec
 from finetune.config.rules import parse_rules
 from finetune.config.section import Section
 
@@ -73,9 +74,13 @@ def _only_head_lr_applies(spec: JobSpec) -> bool:
     return spec.strategy.trains_head_only and spec.optimization.head_learning_rate is not None
 
 
-GRADIENT_HYPERPARAMETERS = (*_names_in(OptimizationSpec, "class_weights"), "dropout", "compile")
+GRADIENT_HYPERPARAMETERS = (
+    *_names_in(OptimizationSpec, "class_weights"),
+    *_names_in(RecipeSpec),
+    *("dropout", "compile"),
+)
 """Hyperparameters that have an effect only if the head is trained by gradient steps."""
-_IMAGE_HYPERPARAMETERS = ("image_size", "augmentation", "augmentation_views", "image_column")
+_IMAGE_HYPERPARAMETERS = ("image_size", "augmentation", "augmentation_views", "image_column", "mixup", "cutmix")
 _TEXT_HYPERPARAMETERS = ("max_length", "group_by_length", "text_column", "text_pair_column", "header")
 _IMAGES_ONLY = "it applies to images, and the task is text-classification"
 _TEXTS_ONLY = "it applies to texts, and the task is image-classification"
@@ -84,6 +89,7 @@ UNUSED_IN_SPEC: tuple[UnusedRule[JobSpec], ...] = (
     UnusedRule(
         (
             *_names_in(OptimizationSpec, "batch_size"),
+            *_names_in(RecipeSpec),
             *("dropout", "unfrozen_groups", "layer_decay", "augmentation", "validation_fraction", "shuffle_buffer"),
             *_names_in(FeatureSpec),
             *_names_in(CheckpointSpec),

@@ -11,6 +11,7 @@ from finetune.data.transforms.base import ImageTransform
 from finetune.distributed.virtual_devices import BATCH_NORM_MINIMUM
 from finetune.features.plan import CachePlan
 from finetune.job.choices.best_metric import choose_best_metric
+from finetune.job.choices.recipes import recipe_lines
 from finetune.job.data.inputs import Inputs, class_counts
 from finetune.job.data.loaders import Loaders
 from finetune.job.prepare import PreparedJob
@@ -35,6 +36,7 @@ def describe_plan(job: PreparedJob) -> Lines:
         f"weights   {job.backbone.weights.summary}",
         *_group_lines(group_summaries(job.backbone, job.plan, solves_head=job.head_solver.solves)),
         *_run_lines(job),
+        *([] if job.head_solver.solves else recipe_lines(job.spec, job.cache_plan)),
         *_best_epoch_lines(job),
         *_checkpoint_lines(job),
         *feature_lines(

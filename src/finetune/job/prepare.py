@@ -23,6 +23,7 @@ from finetune.features.phase_inputs import CachedInputProvider
 from finetune.features.plan import CachePlan
 from finetune.features.reuse.warm_pool import WarmPool
 from finetune.job.choices.head_solver import TRAINED_WITH_OTHER_LAYERS, HeadSolver, choose_head_solver
+from finetune.job.choices.recipes import check_recipes
 from finetune.job.data.inputs import (
     Inputs,
     announced_classes,
@@ -167,6 +168,7 @@ def prepare(request: Request, interruption: Interruption, scratch: Path, world: 
     sharing = share_streams(inputs.streams, world, scratch)
     loaders = build_loaders(inputs, backbone, spec, device, sharing, world)
     cache_plan = CachePlan(backbone, plan, spec, numerics)
+    check_recipes(spec, cache_plan)
     provider = CachedInputProvider(
         cache_plan, loaders, scratch, open_warm_pool(request, world), world, interruption.requested
     )

@@ -279,6 +279,8 @@ def build_specification(  # noqa: PLR0913  # the last three by keyword
         # Their trained values are in the checkpoint, but other initial weights make it another request.
         "given weights": digest_weights(backbone, backbone.module.state_dict().keys() - frozen),
     }
+    # Without those that are off: checkpoints of earlier versions lack them.
+    fields |= spec.recipes.model_dump(exclude_defaults=True)
     # Left out if it is the one of earlier versions, whose checkpoints lack the field.
     fields.pop("best_metric")
     earlier = "micro_f1" if inputs.labels.multi_label else "accuracy"

@@ -91,11 +91,11 @@ class Normalizer:
         self._row = self._pixel
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Normalize uint8 `pixels` to float32 `[batch, 3, size, size]`, channels last for fast convolutions."""
+        """Normalize `pixels` in 0..255 to float32 `[batch, 3, size, size]`, channels last for fast convolutions."""
         pixels = inputs["pixels"].permute(0, 2, 3, 1).contiguous()
         # Normalize whole rows of pixels: broadcasting over three channels is at least five times slower on a CPU.
         rows, statistics = pixels.flatten(2), self._row
         if statistics.shape[1] != rows.shape[2] or statistics.device != rows.device:
             statistics = self._row = self._pixel.repeat(1, pixels.shape[2]).to(rows.device)
         mean, std = statistics
-        return rows.to(torch.float32).div_(255).sub_(mean).div_(std).view(pixels.shape).permute(0, 3, 1, 2)
+        return rows.to(torch.float32, copy=True).div_(255).sub_(mean).div_(std).view(pixels.shape).permute(0, 3, 1, 2)

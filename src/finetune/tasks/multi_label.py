@@ -50,6 +50,10 @@ class MultiLabelClassification:
         losses = functional.binary_cross_entropy_with_logits(logits, smooth, weight=class_weights, reduction="none")
         return losses.mean(dim=1).sum()
 
+    def soft_targets(self, targets: Tensor) -> Tensor:
+        """The targets themselves."""
+        return targets
+
     def count(self, logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """`correct`: records with all classes correct. `labels`: true positive, predicted and true labels."""
         predicted, truth = logits > 0, targets > 0.5

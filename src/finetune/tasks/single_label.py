@@ -48,9 +48,14 @@ class SingleLabelClassification:
             logits, targets, weight=class_weights, label_smoothing=label_smoothing, reduction="sum"
         )
 
+    def soft_targets(self, targets: Tensor) -> Tensor:
+        """One-hot rows."""
+        return functional.one_hot(targets, len(self.names)).float()
+
     def count(self, logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """`correct`: records whose class has the highest logit."""
-        return {"correct": (logits.argmax(dim=1) == targets).sum()}
+        classes = targets.argmax(dim=1) if targets.is_floating_point() else targets
+        return {"correct": (logits.argmax(dim=1) == classes).sum()}
 
     def training_metrics(self, counts: Mapping[str, Tensor], records: int) -> dict[str, float]:
         """Accuracy."""

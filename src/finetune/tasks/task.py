@@ -46,14 +46,21 @@ class Task(Protocol):
 
         Args:
             logits: float32.
-            targets: Targets on the same device.
+            targets: Targets on the same device, or soft targets.
             label_smoothing: Share of the target that is spread over all classes.
             class_weights: float32 `[outputs]`, or `None`.
         """
         ...
 
+    def soft_targets(self, targets: Tensor) -> Tensor:
+        """Return targets as shares of the outputs, float32 `[records, outputs]`, which can be mixed."""
+        ...
+
     def count(self, logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        """Return counts of a batch by name, on the device of the logits; a count that is left out is zero."""
+        """Return counts of a batch by name, on the device of the logits; a count that is left out is zero.
+
+        Of soft targets, those with the largest shares count.
+        """
         ...
 
     def training_metrics(self, counts: Mapping[str, Tensor], records: int) -> dict[str, float]:

@@ -28,6 +28,7 @@ from finetune.strategies.plan import Plan
 from finetune.tasks.task import Task
 from finetune.training.inputs import InputProvider
 from finetune.training.losses import Loss, balanced_class_weights
+from finetune.training.mixing import Mixing
 from finetune.training.optim import Schedule, build_optimizer
 from finetune.training.probe import GuardedProbe, NoProbe, Probe
 from finetune.training.process_watch import ProcessWatch
@@ -162,9 +163,14 @@ def _build_step(
         numerics=numerics,
         seed=spec.run.seed,
         clip_norm=optimization.gradient_clip_norm,
+        mixing=_mixing(spec, backbone),
         timing=Timing(numerics.device),
         probe=probe,
     )
+
+
+def _mixing(spec: JobSpec, backbone: Backbone) -> Mixing:
+    return Mixing(spec.recipes.mixup, spec.recipes.cutmix) if backbone.expects.modality == "image" else Mixing()
 
 
 def _observable_rules(spec: JobSpec) -> Rules:

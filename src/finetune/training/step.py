@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -20,6 +21,7 @@ from finetune.monitoring.timing import Timing
 from finetune.runtime.precision import Numerics
 from finetune.training.kernels.cpu_attention import cpu_attention_kernels
 from finetune.training.losses import Loss
+from finetune.training.mixing import Mixing, mixing_randomness
 from finetune.training.probe import NoProbe, Probe
 from finetune.training.saved_state.state import EpochTotals
 
@@ -45,6 +47,7 @@ class TrainStep:
 
     Attributes:
         clip_norm: Maximum norm of all gradients together, or `None`.
+        mixing: Mixes the records of each batch.
         timing: Time spent by part of the step.
         probe: Inspects a sample of the steps.
     """
@@ -56,6 +59,7 @@ class TrainStep:
     numerics: Numerics
     seed: int
     clip_norm: float | None = None
+    mixing: Mixing = field(default_factory=Mixing)
     timing: Timing = field(default_factory=Timing)
     probe: Probe = field(default_factory=NoProbe)
 
@@ -81,8 +85,9 @@ class TrainStep:
         seed_generators(shard_seed(self.seed, step), self.numerics.device)
         self.probe.begin(step)
         mean = torch.zeros((), device=self.numerics.device)
+        randomness = mixing_randomness(self.seed, step)
         for batch in batches:
-            mean += self._backward(batch, records, totals, forward)
+            mean += self._backward(batch, records, totals, forward, randomness)
         with self.timing.device("update"):
             self._update(torch.nn.utils.clip_grad_norm_)
         return mean
@@ -117,9 +122,10 @@ class TrainStep:
             seed_generators(shard_seed(self.seed, step, shard), self.numerics.device)
             own = EpochTotals(self.numerics.device, totals.task)
             trained = self.trained_batches(batches[shard])
+            randomness = mixing_randomness(self.seed, step, shard)
             for batch in trained:
                 with context(batch is trained[-1]):
-                    self._backward(batch, sum(records), own, parallel.forward)
+                    self._backward(batch, sum(records), own, parallel.forward, randomness)
             return own.sums()
 
         sums = parallel.step(passes, run_shard, totals.size)
@@ -142,9 +148,13 @@ class TrainStep:
         )
         return [batch for batch in batches if len(batch.targets) >= least]
 
-    def _backward(self, batch: Batch, records: int, totals: EpochTotals, forward: Forward) -> Tensor:
+    def _backward(
+        self, batch: Batch, records: int, totals: EpochTotals, forward: Forward, randomness: random.Random
+    ) -> Tensor:
         with self.timing.device("forward"):
             inputs, targets = to_device(batch, self.numerics.device)
+            if self.mixing.is_active:
+                inputs, targets = self.mixing(inputs, self.loss.task.soft_targets(targets), randomness)
             with (
                 self.numerics.context(),
                 # Faster dropout and attention on CPUs. To use PyTorch's own, delete this line.

@@ -1,0 +1,25 @@
+"""Hyperparameters of training recipes, which are all off by default; docs/recipes.md names their sources."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from finetune.config.section import Section
+
+
+class RecipeSpec(Section):
+    """Recipes: regularization and losses that help for some data; see docs/recipes.md."""
+
+    mixup: float = Field(
+        0.0,
+        ge=0,
+        le=10,
+        description="Mixup of images and labels: alpha of the Beta distribution of their shares, such as 0.2.",
+    )
+    cutmix: float = Field(
+        0.0,
+        ge=0,
+        le=10,
+        description="CutMix of images and labels: alpha of the Beta distribution of the area that is kept, such as 1. "
+        "With mixup, each batch uses one of the two, with equal probability.",
+    )

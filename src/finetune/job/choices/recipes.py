@@ -1,0 +1,43 @@
+"""Checks the recipes of a job against its model and data, and describes them for the plan."""
+
+from __future__ import annotations
+
+from finetune.config.hyperparameters import JobSpec
+from finetune.errors import UserError
+from finetune.features.plan import CachePlan
+
+
+def check_recipes(spec: JobSpec, cache_plan: CachePlan) -> None:
+    """Check that the recipes of a job can be applied to its inputs.
+
+    Raises:
+        UserError: one of them cannot.
+    """
+    if not spec.strategy.trains:
+        return
+    if spec.recipes.cutmix and _is_image_job(cache_plan) and freezes(cache_plan):
+        raise UserError(
+            f"cutmix={spec.recipes.cutmix:g} pastes rectangles of images, but strategy={spec.strategy.name} trains on"
+            " the outputs of frozen layers: use mixup, which also mixes these, or strategy=full."
+        )
+
+
+def recipe_lines(spec: JobSpec, cache_plan: CachePlan) -> list[str]:
+    """One line for the plan with the recipes in use; none if all are off."""
+    if not spec.strategy.trains:
+        return []
+    recipes, parts = spec.recipes, list[str]()
+    if _is_image_job(cache_plan):
+        mixed = "images and outputs of frozen layers" if freezes(cache_plan) else "images"
+        parts += [f"mixup of {mixed} (alpha {recipes.mixup:g})"] if recipes.mixup else []
+        parts += [f"CutMix (alpha {recipes.cutmix:g})"] if recipes.cutmix else []
+    return [f"recipes   {', '.join(parts)}"] if parts else []
+
+
+def freezes(cache_plan: CachePlan) -> bool:
+    """Whether the first layers are frozen in some phase, so that their outputs are the inputs of training."""
+    return any(map(cache_plan.split_index, cache_plan.plan.phases))
+
+
+def _is_image_job(cache_plan: CachePlan) -> bool:
+    return cache_plan.backbone.expects.modality == "image"
