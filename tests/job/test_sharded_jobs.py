@@ -41,7 +41,10 @@ CASES = {
     "images, from scratch, bf16": Case(
         vision_job,
         "from_scratch",
-        {"precision": "bf16", "virtual_devices": "3", "batch_size": "24", "early_stopping_patience": "1"},
+        {
+            **{"precision": "bf16", "virtual_devices": "3", "batch_size": "24", "early_stopping_patience": "1"},
+            **{"ema_decay": "0.9", "cutmix": "1"},
+        },
         (2, 3),
     ),
     "images, partial, fp32": Case(vision_job, "partial", {"precision": "fp32", "virtual_devices": "2"}, (2,)),
@@ -66,7 +69,8 @@ def test_sharded_jobs_have_the_bits_of_one_process(name: str, zygote: Zygote, tm
 
 
 def test_job_goes_on_with_and_without_sharding(zygote: Zygote, tmp_path: Path) -> None:
-    job = text_job(tmp_path / "job", "full", virtual_devices="3", epochs="3", rules=RULES_WITHOUT_TENSORS)
+    settings = {"virtual_devices": "3", "epochs": "3", "ema_decay": "0.9", "rules": RULES_WITHOUT_TENSORS}
+    job = text_job(tmp_path / "job", "full", **settings)
     plain, sharded = (with_changes(job, sharding=sharding).request for sharding in ("none", "full"))
     expected = read_output(train_in_ranks(zygote, plain, tmp_path / "whole", 1))
     ranks = start_ranks(zygote, sharded, tmp_path / "killed", 3)

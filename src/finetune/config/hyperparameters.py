@@ -160,6 +160,11 @@ class StrategySpec(Section):
         return self.name == "feature_extraction"
 
     @property
+    def never_takes_steps(self) -> bool:
+        """Whether the head is solved on request, so that hyperparameters of gradient steps have no effect."""
+        return self.trains_head_only and self.head_solver == "lbfgs"
+
+    @property
     def uses_pretrained_weights(self) -> bool:
         """Whether the model starts from pretrained weights."""
         return self.name != "from_scratch"

@@ -23,3 +23,10 @@ class RecipeSpec(Section):
         description="CutMix of images and labels: alpha of the Beta distribution of the area that is kept, such as 1. "
         "With mixup, each batch uses one of the two, with equal probability.",
     )
+    ema_decay: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Decay per step of an exponential moving average of the weights, such as 0.999, which is evaluated "
+        "and exported in place of the weights.",
+    )

@@ -106,7 +106,7 @@ UNUSED_IN_SPEC: tuple[UnusedRule[JobSpec], ...] = (
     ),
     UnusedRule(
         GRADIENT_HYPERPARAMETERS,
-        lambda spec: spec.strategy.trains_head_only and spec.strategy.head_solver == "lbfgs",
+        lambda spec: spec.strategy.never_takes_steps,
         "head_solver='lbfgs' solves the head without gradient steps",
     ),
     UnusedRule(("learning_rate",), _only_head_lr_applies, "only the head is trained, and head_learning_rate is set"),

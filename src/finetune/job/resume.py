@@ -223,7 +223,9 @@ def _resume_as_main(state: TrainingState, world: World) -> None:
 
 def without_tensor_values(parts: Mapping[str, Any]) -> dict[str, Any]:
     """Replace the tensors of sharded parts by tensors on the meta device, which all but the main process hold."""
-    replaced = {name: _on_meta_device(parts[name]) for name in ("weights", "optimizer", "best") if name in parts}
+    replaced = {
+        name: _on_meta_device(parts[name]) for name in ("weights", "optimizer", "average", "best") if name in parts
+    }
     return {**parts, **replaced}
 
 

@@ -32,6 +32,7 @@ from finetune.training.mixing import Mixing
 from finetune.training.optim import Schedule, build_optimizer
 from finetune.training.probe import GuardedProbe, NoProbe, Probe
 from finetune.training.process_watch import ProcessWatch
+from finetune.training.saved_state.averaged_weights import AveragedWeights
 from finetune.training.saved_state.state import (
     BestEpoch,
     EpochMetrics,
@@ -116,6 +117,7 @@ def build_training(  # noqa: PLR0913  # by keyword
         bad_records=bad_records,
         watch=ProcessWatch(world, stepper.timing),
         best_metric=best_metric,
+        ema_decay=0.0 if spec.strategy.never_takes_steps else spec.recipes.ema_decay,
     )
 
 
@@ -132,8 +134,9 @@ def build_state(
         findings: Findings of the rules.
     """
     step = training.stepper
+    weights = TrainableWeights(step.backbone, training.plan)
     return TrainingState(
-        weights=TrainableWeights(step.backbone, training.plan),
+        weights=weights,
         optimizer=OptimizerState(step.optimizer, step.backbone.module),
         scaler=step.scaler,
         totals=EpochTotals(step.numerics.device, step.loss.task),
@@ -143,6 +146,7 @@ def build_state(
         stream=stream,
         findings=findings,
         probe=step.probe,
+        average=AveragedWeights(weights, training.ema_decay),
     )
 
 

@@ -108,6 +108,7 @@ class Training:
         bad_records: The bad records found in training.
         watch: Compares the processes of the job after each epoch.
         best_metric: Determines the best epoch and early stopping.
+        ema_decay: Decay of the average of the weights; 0 for none.
     """
 
     stepper: TrainStep
@@ -126,6 +127,7 @@ class Training:
     bad_records: JobBadRecords
     watch: ProcessWatch
     best_metric: BestMetric
+    ema_decay: float = 0.0
 
 
 def steps_per_epoch(batches: int, accumulation: int) -> int:
@@ -155,23 +157,26 @@ def fit(training: Training, state: TrainingState, observer: Observer, checkpoint
 def end_epoch(training: Training, state: TrainingState, observer: Observer, checkpoints: Checkpoints) -> bool:
     """Evaluate the model, close the epoch and save; return `False` if the evaluation was interrupted."""
     training.watch.epoch_done()
-    with training.stepper.timing.host("evaluate"):
-        metrics = training.evaluate()
-    if metrics is None:
-        return False
-    _close_epoch(training, state, observer, metrics)
+    with state.average.applied():
+        with training.stepper.timing.host("evaluate"):
+            metrics = training.evaluate()
+        if metrics is None:
+            return False
+        _close_epoch(training, state, observer, metrics)
     with training.stepper.timing.host("save"):
         checkpoints.epoch_done(state)
     return True
 
 
 def restore_best(state: TrainingState) -> None:
-    """Load the best epoch's weights into the model, if they were kept.
+    """Load the best epoch's weights into the model if they were kept, otherwise the average of the weights, if any.
 
     Separate from `fit`, so that a finished job's state is that of its last step and training can be extended.
     """
     if state.best.weights:
         state.weights.load_state_dict(state.best.weights)
+    else:
+        state.average.apply()
 
 
 def _train_epoch(training: Training, state: TrainingState, observer: Observer, checkpoints: Checkpoints) -> bool:
@@ -209,6 +214,7 @@ def _train_epoch(training: Training, state: TrainingState, observer: Observer, c
                 loss = steps.run(group, progress.step, state.totals)
             progress.step += 1
             progress.step_in_epoch += 1
+            state.average.step_done(progress.step)
             observer.step_done(state, loss)
             with timing.host("save"):
                 checkpoints.step_done(state)

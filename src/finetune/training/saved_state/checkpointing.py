@@ -184,3 +184,4 @@ class SavedByMain:
             # The parts with sharded tensors, in the order in which the main process gathers them.
             state.weights.state_dict()
             state.optimizer.state_dict()
+            state.average.state_dict()

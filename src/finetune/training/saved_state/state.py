@@ -13,6 +13,7 @@ from torch.amp.grad_scaler import GradScaler
 from finetune.checkpoint.state import check_count, check_structure
 from finetune.monitoring.score import METRIC_LABELS, rank_of
 from finetune.tasks.task import Task
+from finetune.training.saved_state.averaged_weights import AveragedWeights
 from finetune.training.saved_state.trainable_state import OptimizerState, State, TrainableWeights
 
 EpochMetrics = dict[str, float]
@@ -293,6 +294,7 @@ class TrainingState:
         stream: Records of a stream used in the current epoch.
         findings: Findings of the rules.
         probe: State of the probe that the next samples depend on.
+        average: Average of the weights; part of the state only if it is active, as in earlier checkpoints.
     """
 
     weights: TrainableWeights
@@ -305,6 +307,7 @@ class TrainingState:
     stream: StreamState
     findings: Stateful
     probe: Stateful
+    average: AveragedWeights
     progress: Progress = field(default_factory=Progress)
     history: History = field(default_factory=History)
 
@@ -313,6 +316,7 @@ class TrainingState:
         return {
             "weights": self.weights,
             "optimizer": self.optimizer,
+            **({"average": self.average} if self.average.is_active else {}),
             "scaler": self.scaler,
             "totals": self.totals,
             "best": self.best,

@@ -45,7 +45,7 @@ class TrainableWeights:
 
     def state_dict(self) -> State:
         """Return the live tensors by name; copies of those that are sharded."""
-        return full_tensors(self._live_tensors())
+        return self.whole(self.live_tensors())
 
     def load_state_dict(self, state: State, /) -> None:
         """Copy tensors of the same names, shapes and dtypes into the model.
@@ -53,18 +53,37 @@ class TrainableWeights:
         Raises:
             ValueError: Names, shapes or dtypes do not match.
         """
-        tensors = self._live_tensors()
+        self.load_into(self.live_tensors(), state, "weights")
+
+    @staticmethod
+    def whole(tensors: Mapping[str, Tensor]) -> State:
+        """Return tensors by name; copies of those that are sharded."""
+        return full_tensors(tensors)
+
+    @staticmethod
+    def load_into(tensors: Mapping[str, Tensor], state: State, what: str) -> None:
+        """Copy a state into tensors, which may be sharded.
+
+        Args:
+            tensors: Tensors to overwrite.
+            state: Tensors of the same names, shapes and dtypes.
+            what: Name of the state, for the error message.
+
+        Raises:
+            ValueError: Names, shapes or dtypes do not match.
+        """
         mesh = mesh_of(tensors.values())
         if mesh is not None:
-            check_in_main(lambda: check_structure(state, tensors, "weights"), mesh)
+            check_in_main(lambda: check_structure(state, tensors, what), mesh)
             for name, tensor in tensors.items():
                 copy_from_main(tensor, state.get(name), mesh)
             return
-        check_structure(state, tensors, "weights")
+        check_structure(state, tensors, what)
         for name, tensor in tensors.items():
             tensor.copy_(state[name])
 
-    def _live_tensors(self) -> dict[str, Tensor]:
+    def live_tensors(self) -> dict[str, Tensor]:
+        """Return the tensors of the model by name, which may be sharded."""
         tensors = self._module.state_dict()
         return {name: tensors[name] for name in self.names}
 
