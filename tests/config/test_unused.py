@@ -64,6 +64,8 @@ def test_rules_name_declared_hyperparameters() -> None:
         ({"multi_label": "true", "top_k": "3"}, "top_k has no effect: top-k accuracy"),
         ({"rules": "None", "rule_action": "stop"}, "rule_action has no effect: no rules"),
         ({"task": "text-classification", "image_size": "32"}, "image_size has no effect: it applies to images"),
+        ({"focal_gamma": "1"}, "focal_gamma has no effect: only loss='focal' uses it"),
+        ({"logit_adjustment": "2", "loss": "focal"}, "logit_adjustment has no effect: only loss='logit_adjusted'"),
         ({"task": "text-classification", "mixup": "0.2"}, "mixup has no effect: it applies to images"),
         ({"task": "image-classification", "header": "true"}, "header has no effect: it applies to texts"),
     ],

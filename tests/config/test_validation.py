@@ -29,6 +29,13 @@ def test_rules_name_declared_hyperparameters() -> None:
         ({"sharding": "full", "strategy": "gradual"}, "sharding='full' is not supported with strategy='gradual'"),
         ({"sharding": "full", "compile": "true"}, "sharding='full' and compile=true cannot be combined"),
         ({"sharding": "full", "distributed_order": "fast"}, "sharding='full' sums gradients in the fixed order only"),
+        ({"loss": "logit_adjusted", "multi_label": "true"}, "loss='logit_adjusted' is defined for one class"),
+        ({"loss": "logit_adjusted", "class_weights": "balanced"}, "loss='logit_adjusted' and class_weights='balanced'"),
+        (
+            {"class_weights": '{"a": -1}'},
+            "class_weights='{\"a\": -1}' is not allowed: expected one of none, balanced, or",
+        ),
+        ({"class_weights": "{1, 2}"}, "class_weights='{1, 2}' is not allowed"),
         ({"label_column": "a", "text_column": "a"}, "label_column, text_column and text_pair_column must"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Literal
 
 import pytest
 from hypothesis import given
@@ -19,6 +20,7 @@ INTEGER, NUMBER, BOOLEAN, STRING = (
 INTEGERS = ValueFormat("list of integers")
 STRINGS = ValueFormat("list of strings")
 CHOICE = ValueFormat("one of", ("none", "basic"))
+CHOICE_OR_NUMBERS = infer_format(Literal["none", "balanced"] | dict[str, float])
 AUTO_OR_BOOLEAN = ValueFormat("one of", ("auto", "true", "false"))
 
 
@@ -38,6 +40,10 @@ AUTO_OR_BOOLEAN = ValueFormat("one of", ("auto", "true", "false"))
         ("1", BOOLEAN, True),
         ('"False"', BOOLEAN, False),
         ("0", BOOLEAN, False),
+        ("Balanced", CHOICE_OR_NUMBERS, "balanced"),
+        ('{"ash": 2, "1": "0.5"}', CHOICE_OR_NUMBERS, {"ash": 2.0, "1": 0.5}),
+        ('"{\\"ash\\": 2}"', CHOICE_OR_NUMBERS, {"ash": 2.0}),
+        ("{'ash': 2.0, 1: 3}", CHOICE_OR_NUMBERS, {"ash": 2.0, "1": 3.0}),
         ("abc", STRING, "abc"),
         ('"abc"', STRING, "abc"),
         ('"say \\"hi\\""', STRING, 'say "hi"'),

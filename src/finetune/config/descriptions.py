@@ -38,6 +38,8 @@ class Hyperparameter:
         match self.format.kind:
             case "one of":
                 words = f"one of {', '.join(self.format.choices)}"
+            case "one of, or numbers by name":
+                words = f"one of {', '.join(self.format.choices)}, or a JSON object of numbers by name"
             case "boolean":
                 words = "true or false"
             case "integer":

@@ -7,7 +7,7 @@ of the hyperparameter.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -237,9 +237,10 @@ class OptimizationSpec(Section):
         1, ge=1, le=10_000, description="Number of batches to accumulate gradients over per optimizer step."
     )
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="Label smoothing.")
-    class_weights: Literal["none", "balanced"] = Field(
+    class_weights: Literal["none", "balanced"] | dict[str, Annotated[float, Field(ge=0)]] = Field(
         "none",
-        description="Class weights in the loss; balanced weights are inversely proportional to class frequencies.",
+        description="Class weights in the loss: balanced weights are inversely proportional to class frequencies; "
+        'others are given as `{"cat": 2, "dog": 0.5}`, where classes that are left out have weight 1.',
     )
     best_metric: BestMetricName = Field(
         "auto",

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from finetune.config.section import Section
+
+LossName = Literal["cross_entropy", "focal", "logit_adjusted"]
 
 
 class RecipeSpec(Section):
@@ -29,4 +33,13 @@ class RecipeSpec(Section):
         lt=1,
         description="Decay per step of an exponential moving average of the weights, such as 0.999, which is evaluated "
         "and exported in place of the weights.",
+    )
+    loss: LossName = Field(
+        "cross_entropy",
+        description="Loss: cross-entropy, focal (weights records that are predicted well less), or logit_adjusted "
+        "(adds the logarithms of the class frequencies to the logits in training, for balanced accuracy).",
+    )
+    focal_gamma: float = Field(2.0, ge=0, le=10, description="For loss=focal: exponent of the weight.")
+    logit_adjustment: float = Field(
+        1.0, gt=0, le=10, description="For loss=logit_adjusted: factor of the logarithms of the class frequencies."
     )

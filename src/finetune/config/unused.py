@@ -126,6 +126,12 @@ UNUSED_IN_SPEC: tuple[UnusedRule[JobSpec], ...] = (
         lambda spec: spec.optimization.early_stopping_patience is None,
         "early_stopping_patience is not set",
     ),
+    UnusedRule(("focal_gamma",), lambda spec: spec.recipes.loss != "focal", "only loss='focal' uses it"),
+    UnusedRule(
+        ("logit_adjustment",),
+        lambda spec: spec.recipes.loss != "logit_adjusted",
+        "only loss='logit_adjusted' uses it",
+    ),
     UnusedRule(_IMAGE_HYPERPARAMETERS, lambda spec: spec.data.task == "text-classification", _IMAGES_ONLY),
     UnusedRule(_TEXT_HYPERPARAMETERS, lambda spec: spec.data.task == "image-classification", _TEXTS_ONLY),
     UnusedRule(

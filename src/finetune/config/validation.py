@@ -79,6 +79,17 @@ CONTRADICTIONS = (
         "label_column, text_column and text_pair_column must name different columns.",
     ),
     Contradiction(
+        frozenset({"loss", "multi_label"}),
+        lambda spec: spec.recipes.loss == "logit_adjusted" and spec.data.multi_label,
+        "loss='logit_adjusted' is defined for one class per record, and multi_label is true: use loss='focal' or"
+        " class_weights='balanced'.",
+    ),
+    Contradiction(
+        frozenset({"loss", "class_weights"}),
+        lambda spec: spec.recipes.loss == "logit_adjusted" and spec.optimization.class_weights == "balanced",
+        "loss='logit_adjusted' and class_weights='balanced' both compensate for class frequencies: remove one.",
+    ),
+    Contradiction(
         frozenset({"compile", "activation_checkpointing"}),
         lambda spec: spec.run.compile and spec.distributed.activation_checkpointing,
         "compile and activation_checkpointing cannot both be true: compiled layers choose themselves what to store."

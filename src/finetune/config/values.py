@@ -16,8 +16,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-ValueKind = Literal["integer", "number", "boolean", "string", "one of", "list of integers", "list of strings"]
-Value = bool | int | float | str | tuple[int, ...] | tuple[str, ...] | None
+ValueKind = Literal[
+    "integer",
+    "number",
+    "boolean",
+    "string",
+    "one of",
+    "one of, or numbers by name",
+    "list of integers",
+    "list of strings",
+]
+Value = bool | int | float | str | tuple[int, ...] | tuple[str, ...] | dict[str, float] | None
 
 _NONE = frozenset({"", "none", "null"})
 _TRUE = frozenset({"true", "1", "yes", "on"})
@@ -33,7 +42,7 @@ class ValueFormat:
 
     Attributes:
         kind: kind of value.
-        choices: for `one of`.
+        choices: for `one of`, with or without numbers.
         optional: whether `None` is a value.
     """
 
@@ -51,6 +60,8 @@ def infer_format(annotation: object) -> ValueFormat:
     if isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union:
         inner = [part for part in typing.get_args(annotation) if part is not types.NoneType]
         value_format = infer_format(inner[0])
+        if any(typing.get_origin(part) is dict for part in inner):
+            return ValueFormat("one of, or numbers by name", value_format.choices)
         return ValueFormat(value_format.kind, value_format.choices, optional=True)
     if typing.get_origin(annotation) is Literal:
         return ValueFormat("one of", choices=typing.get_args(annotation))
@@ -74,7 +85,9 @@ def parse_value(text: str, value_format: ValueFormat) -> Value:
         ValueError: the text does not have this format.
     """
     bare = unquote(text)
-    if value_format.kind == "one of":
+    if value_format.kind == "one of, or numbers by name" and bare.startswith("{"):
+        return _parse_numbers_by_name(bare)
+    if value_format.kind in ("one of", "one of, or numbers by name"):
         return _parse_choice(bare, value_format)
     if bare.lower() not in _NONE:
         try:
@@ -149,6 +162,33 @@ def _parse_strings(text: str) -> tuple[str, ...]:
     return tuple(str(part).strip() for part in _parse_items(text))
 
 
+def _parse_numbers_by_name(text: str) -> dict[str, float]:
+    """The members of an object in JSON or in Python's `str` notation.
+
+    Raises:
+        ValueError: the text is not such an object, or a value is not a number.
+    """
+    value = _parse_literal(text)
+    if not isinstance(value, dict) or not value:
+        raise ValueError(f"{text!r} is not an object of numbers by name")
+    return {str(name): _parse_number(str(number)) for name, number in value.items()}
+
+
+def _parse_literal(text: str) -> object:
+    """A value in JSON or in Python's `str` notation.
+
+    Raises:
+        ValueError: the text is neither.
+    """
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        try:
+            return ast.literal_eval(text)
+        except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
+            raise ValueError(f"{text!r} is not a value in JSON") from error
+
+
 def _parse_items(text: str) -> list[bool | int | float | str]:
     """The members of a list in JSON, in Python's `str` notation, or separated by commas.
 
@@ -160,13 +200,7 @@ def _parse_items(text: str) -> list[bool | int | float | str]:
     if _ADJACENT_STRINGS.search(text):
         raise ValueError(f"{text!r} has no commas between its strings")
     whole = text if text[0] in "[({" else f"[{text}]"
-    try:
-        value: object = json.loads(whole)
-    except (ValueError, RecursionError):
-        try:
-            value = ast.literal_eval(whole)
-        except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
-            raise ValueError(f"{text!r} is not a list") from error
+    value = _parse_literal(whole)
     if isinstance(value, bool | int | float | str):
         value = [value]
     if not isinstance(value, list | tuple) or not all(isinstance(part, bool | int | float | str) for part in value):

@@ -270,6 +270,7 @@ def _effective(spec: JobSpec) -> dict[str, object]:
         spec.model,
         spec.strategy,
         spec.optimization,
+        spec.recipes,
         spec.run,
         spec.distributed,
         spec.checkpoint,

@@ -46,7 +46,7 @@ def build_setup(job: PreparedJob) -> Setup:
         has_dropout=_has_dropout(job.backbone.module),
         patience=optimization.early_stopping_patience,
         best_metric=choose_best_metric(spec, inputs),
-        has_class_weights=optimization.class_weights == "balanced",
+        has_class_weights=optimization.class_weights != "none" or spec.recipes.loss == "logit_adjusted",
         clip_norm=optimization.gradient_clip_norm,
         weight_decay=optimization.weight_decay,
         batch_size=optimization.batch_size,

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from finetune.config.hyperparameters import TaskName
+from finetune.tasks.focal import focal_losses
 from finetune.tasks.metrics import (
     THRESHOLD,
     best_constant_prediction,
@@ -44,9 +45,20 @@ class MultiLabelClassification:
         """Number of classes."""
         return len(self.names)
 
-    def loss(self, logits: Tensor, targets: Tensor, label_smoothing: float, class_weights: Tensor | None) -> Tensor:
-        """Binary cross-entropy, averaged over the classes of each record."""
+    def loss(
+        self,
+        logits: Tensor,
+        targets: Tensor,
+        label_smoothing: float,
+        class_weights: Tensor | None,
+        focal_gamma: float = 0.0,
+    ) -> Tensor:
+        """Binary cross-entropy or focal loss, averaged over the classes of each record."""
         smooth = targets * (1 - label_smoothing) + 0.5 * label_smoothing
+        if focal_gamma:
+            positive, negative = functional.logsigmoid(logits), functional.logsigmoid(-logits)
+            losses = smooth * focal_losses(positive, focal_gamma) + (1 - smooth) * focal_losses(negative, focal_gamma)
+            return (losses if class_weights is None else losses * class_weights).mean(dim=1).sum()
         losses = functional.binary_cross_entropy_with_logits(logits, smooth, weight=class_weights, reduction="none")
         return losses.mean(dim=1).sum()
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from finetune.config.hyperparameters import TaskName
+from finetune.tasks.focal import focal_losses
 from finetune.tasks.metrics import macro_auc, single_label_macro_f1, single_label_metrics
 from finetune.tasks.task import Probabilities, Targets
 from finetune.tasks.thresholds import ChosenThresholds, ThresholdTarget, find_threshold, precision_and_recall
@@ -42,8 +43,21 @@ class SingleLabelClassification:
         """Only two classes: the second is predicted above its threshold, otherwise the first."""
         return len(self.names) == 2
 
-    def loss(self, logits: Tensor, targets: Tensor, label_smoothing: float, class_weights: Tensor | None) -> Tensor:
-        """Cross-entropy."""
+    def loss(
+        self,
+        logits: Tensor,
+        targets: Tensor,
+        label_smoothing: float,
+        class_weights: Tensor | None,
+        focal_gamma: float = 0.0,
+    ) -> Tensor:
+        """Cross-entropy, or the focal loss of the softmax."""
+        if focal_gamma:
+            soft = targets if targets.is_floating_point() else self.soft_targets(targets)
+            soft = soft * (1 - label_smoothing) + label_smoothing / len(self.names)
+            if class_weights is not None:
+                soft = soft * class_weights
+            return (soft * focal_losses(logits.log_softmax(dim=1), focal_gamma)).sum()
         return functional.cross_entropy(
             logits, targets, weight=class_weights, label_smoothing=label_smoothing, reduction="sum"
         )

@@ -41,7 +41,14 @@ class Task(Protocol):
         """Shapes of the counts of an epoch, int64, by their names in checkpoints."""
         ...
 
-    def loss(self, logits: Tensor, targets: Tensor, label_smoothing: float, class_weights: Tensor | None) -> Tensor:
+    def loss(
+        self,
+        logits: Tensor,
+        targets: Tensor,
+        label_smoothing: float,
+        class_weights: Tensor | None,
+        focal_gamma: float = 0.0,
+    ) -> Tensor:
         """Return the loss summed over the records of a batch; float32, 0-d.
 
         Args:
@@ -49,6 +56,7 @@ class Task(Protocol):
             targets: Targets on the same device, or soft targets.
             label_smoothing: Share of the target that is spread over all classes.
             class_weights: float32 `[outputs]`, or `None`.
+            focal_gamma: Exponent of the focal loss (Lin et al. 2017); 0 for cross-entropy.
         """
         ...
 

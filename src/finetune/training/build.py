@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
 from finetune.config.hyperparameters import JobSpec, OptimizationSpec
 from finetune.config.rules import parse_rules
-from finetune.data.loading.batches import BatchSource
 from finetune.distributed.virtual_devices import VirtualDevices
 from finetune.distributed.world import World
 from finetune.errors import UserError
@@ -26,8 +24,9 @@ from finetune.strategies.freezing import apply_trainable
 from finetune.strategies.param_groups import parameter_groups
 from finetune.strategies.plan import Plan
 from finetune.tasks.task import Task
+from finetune.training.build_loss import build_loss
 from finetune.training.inputs import InputProvider
-from finetune.training.losses import Loss, balanced_class_weights
+from finetune.training.losses import Loss
 from finetune.training.mixing import Mixing
 from finetune.training.optim import Schedule, build_optimizer
 from finetune.training.probe import GuardedProbe, NoProbe, Probe
@@ -87,8 +86,7 @@ def build_training(  # noqa: PLR0913  # by keyword
     """
     optimization = spec.optimization
     _refuse_single_records(optimization, backbone, plan)
-    class_weights = _class_weights(optimization, inputs.records, task, numerics)
-    loss = Loss(task, optimization.label_smoothing, class_weights)
+    loss = build_loss(spec, inputs.records, task, numerics.device)
     inspected = setup if world.is_main and sharded is None else None
     groups = parameter_groups(backbone, plan, optimization.weight_decay)
     # The last bits of the fused kernel for CPUs depend on the sizes of tensors, which sharding changes; a job that only
@@ -195,15 +193,6 @@ def build_schedule(optimization: OptimizationSpec, batches: int) -> Schedule:
         milestones=optimization.lr_step_epochs,
         factor=optimization.lr_factor,
     )
-
-
-def _class_weights(
-    optimization: OptimizationSpec, batches: BatchSource, task: Task, numerics: Numerics
-) -> torch.Tensor | None:
-    if optimization.class_weights == "none":
-        return None
-    targets = batches.targets()
-    return None if targets is None else balanced_class_weights(task.class_counts(targets)).to(numerics.device)
 
 
 def trains_batch_norm_ever(backbone: Backbone, plan: Plan) -> bool:

@@ -31,6 +31,8 @@ def recipe_lines(spec: JobSpec, cache_plan: CachePlan) -> list[str]:
         mixed = "images and outputs of frozen layers" if freezes(cache_plan) else "images"
         parts += [f"mixup of {mixed} (alpha {recipes.mixup:g})"] if recipes.mixup else []
         parts += [f"CutMix (alpha {recipes.cutmix:g})"] if recipes.cutmix else []
+    parts += [f"focal loss (gamma {recipes.focal_gamma:g})"] if recipes.loss == "focal" else []
+    parts += [f"logit-adjusted loss ({recipes.logit_adjustment:g})"] if recipes.loss == "logit_adjusted" else []
     parts += [f"average of the weights (decay {recipes.ema_decay:g})"] if recipes.ema_decay else []
     return [f"recipes   {', '.join(parts)}"] if parts else []
 

@@ -53,6 +53,14 @@ def _shown_note(shown: int, classes: int) -> str:
     return f" Showing the {shown} smallest and largest of {classes:,} classes." if shown < classes else ""
 
 
+def compensation_for_imbalance(effective: Mapping[str, Any]) -> str:
+    """The hyperparameter in effect that compensates for classes of different sizes; empty if none does."""
+    if isinstance(effective.get("class_weights"), dict):
+        return "class_weights"
+    settings = (("class_weights", "balanced"), ("loss", "logit_adjusted"), ("sampler", "balanced"))
+    return next((f"{name}={value}" for name, value in settings if effective.get(name) == value), "")
+
+
 def _lead(counts: Mapping[str, int], report: Mapping[str, Any]) -> str:
     most, least = max(counts, key=lambda name: counts[name]), min(counts, key=lambda name: counts[name])
     if counts[most] >= 5 * max(1, counts[least]):
@@ -60,8 +68,8 @@ def _lead(counts: Mapping[str, int], report: Mapping[str, Any]) -> str:
         text = f"{most} has {times:.0f} times as many records as {least}"
         if report["job"].get("strategy") == "evaluate" or not counts[least]:
             return f"{text}."
-        if report["asked"]["effective"].get("class_weights") == "balanced":
-            return f"{text}; class_weights=balanced compensates for the imbalance."
+        if compensation := compensation_for_imbalance(report["asked"]["effective"]):
+            return f"{text}; {compensation} compensates for the imbalance."
         return f"{text}: set class_weights=balanced to compensate for the imbalance."
     if counts[most] == counts[least]:
         return f"Every class has {counts[most]:,} records."

@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 from finetune.config.rules import DEFAULTS
 from finetune.monitoring.report.head import estimate_sentence
 from finetune.monitoring.report.markup import number, percent, pluralize
+from finetune.monitoring.report.records import compensation_for_imbalance
 from finetune.monitoring.rules.chance import SIGNIFICANCE, chance_probability
 from finetune.monitoring.rules.curves import exploded
 from finetune.monitoring.rules.setup import guess_loss
@@ -186,7 +187,7 @@ def _data_objections(part: str, report: Mapping[str, Any]) -> list[_Objection]:
         text = f"Records of {parts} are also in train, so the true score is lower."
         objections.append(_Objection("warn", "Evaluated on training records", text))
     counts: Mapping[str, int] = report["training_counts"]
-    if not counts or report["asked"]["effective"].get("class_weights") == "balanced":
+    if not counts or compensation_for_imbalance(report["asked"]["effective"]):
         return objections
     largest, smallest = max(counts, key=lambda name: counts[name]), min(counts, key=lambda name: counts[name])
     text = (
