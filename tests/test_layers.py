@@ -53,8 +53,9 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("evaluation", "training", "features", "export", "distributed", "solver"),
     },
     "entry": {"distributed", "launch", "job", "sagemaker", "runtime"},
-    "__main__": {"entry", "launch"},
-    "cli": {"config", "data", "monitoring", "runtime", "serving", "tasks"},
+    "__main__": {"entry", "launch", "sagemaker", "cli"},
+    "local": {"config", "launch", "monitoring", "runtime", "sagemaker", "serving"},
+    "cli": {"config", "data", "local", "monitoring", "runtime", "serving", "tasks"},
 }
 # Layer: its allowed imports outside the standard library; layers that are not listed may import anything.
 MAY_DEPEND_ON: dict[str, set[str]] = {"errors": set(), "messages": set(), "sagemaker": set(), "config": {"pydantic"}}

@@ -44,3 +44,11 @@ def test_failures_are_one_message_without_traceback(tmp_path: Path) -> None:
     assert done.stderr.startswith(f"finetune: {tmp_path} contains no model of this project")
     assert done.stderr.count("\n") == 1
     assert done.stdout == ""
+
+
+def test_the_module_with_arguments_is_the_command_line(tmp_path: Path) -> None:
+    environment = {"PATH": "", "SAGEMAKER_BASE_DIR": str(tmp_path)}
+    command = [sys.executable, "-m", "finetune", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert "Usage: " in done.stdout
+    assert list(tmp_path.iterdir()) == []

@@ -68,8 +68,8 @@ def test_terminal_shows_a_bar_and_removes_it() -> None:
 
 
 def test_bar_is_used_only_in_a_terminal() -> None:
-    assert isinstance(choose_progress(10, Terminal()), ProgressBar)
-    assert type(choose_progress(10, io.StringIO())) is ProgressLogger
+    assert isinstance(choose_progress(10, terminal=Terminal()), ProgressBar)
+    assert type(choose_progress(10, terminal=io.StringIO())) is ProgressLogger
 
 
 def test_log_line_replaces_the_bar() -> None:

@@ -14,15 +14,18 @@ import finetune
 from finetune.cli.predict import predict
 from finetune.cli.serve import serve
 from finetune.cli.terminal import messages
+from finetune.cli.train import resume, train
 from finetune.errors import JobError
 
 app = typer.Typer(
-    help="Use fine-tuned image and text models.",
+    help="Fine-tune image and text models on your data, and use them.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command()(train)
+app.command()(resume)
 app.command()(predict)
 app.command()(serve)
 

@@ -1,4 +1,4 @@
-"""Messages and progress on standard error, plain where it is not a terminal."""
+"""Consoles and progress, plain where the output is not a terminal."""
 
 from __future__ import annotations
 
@@ -16,6 +16,11 @@ _SECONDS_BETWEEN_LINES = 30.0
 def messages() -> Console:
     """Return a console that prints texts as they are: without markup, highlighting and line breaks of its own."""
     return Console(stderr=True, markup=False, highlight=False, emoji=False, soft_wrap=True)
+
+
+def output() -> Console:
+    """Return the same for standard output."""
+    return Console(markup=False, highlight=False, emoji=False, soft_wrap=True)
 
 
 class Counter(Protocol):

@@ -9,6 +9,7 @@ On a CPU, every core processes its own batch: cores that share a batch wait for 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from finetune.data.loading.batches import Batch, Batches
 from finetune.data.loading.prefetch import iterate_ahead
 from finetune.models.backbone import SplitModel
 from finetune.runtime.computations import computing
+from finetune.runtime.live_progress import Progress, ProgressWriter
 from finetune.runtime.worker_pool import WorkerPool
 
 _Item = TypeVar("_Item")
@@ -107,7 +109,7 @@ class FeatureExtractor:
                 for chunk in self._split_batch(requested, batch)
             )
             with closing(self._map_in_order(chunks, lambda chunk: self._compute_chunk(*chunk))) as results:
-                yield from results
+                yield from _report_progress(results, len(positions))
 
     def compute_rows(
         self, inputs: dict[str, Tensor], count: int
@@ -172,6 +174,17 @@ class FeatureExtractor:
         with self.context():
             features = self.split.prefix(padded_inputs)
         return {name: value[: len(chunk.rows)] for name, value in features.items()}
+
+
+def _report_progress(chunks: Iterable[FeatureChunk], records: int) -> Iterator[FeatureChunk]:
+    """Yield the chunks, and report the number of records that are done."""
+    writer, done, started = ProgressWriter.from_environment(), 0, time.monotonic()
+    for chunk in chunks:
+        yield chunk
+        done += len(chunk.positions) + len(chunk.bad)
+        if writer.due():
+            speed = done / max(time.monotonic() - started, 1e-9)
+            writer.write(Progress("features of the frozen layers", done, records, records_per_second=speed))
 
 
 def _pad_to_length(values: Tensor, length: int) -> Tensor:

@@ -305,7 +305,7 @@ def build_output_observers(
     tracking = TrackingObserver(events, debugger)
     if job.head_solver.solves:
         return [SolvedHeadLogObserver(run_history), tracking]
-    progress = choose_progress(training.schedule.steps_per_epoch)
+    progress = choose_progress(training.schedule.steps_per_epoch, job.spec.optimization.epochs)
     return [LogObserver(progress, run_history, job.loaders, job.spec.run), tracking]
 
 

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TextIO
 
+from finetune.runtime.live_progress import Progress, ProgressWriter
+
 logger = logging.getLogger(__name__)
 
 INTERVAL_SECONDS = 30.0
@@ -110,8 +112,42 @@ class ProgressBar(ProgressLogger):
             self._terminal.flush()
 
 
-def choose_progress(steps: int, terminal: TextIO | None = None) -> ProgressLogger:
-    """Return a progress bar if the log goes to a terminal, otherwise a logger of plain lines."""
+class ProgressReport(ProgressLogger):
+    """Progress over all epochs for the process that started this one, besides the lines of the log.
+
+    Args:
+        steps: Steps per epoch.
+        epochs: Number of epochs.
+        writer: Writes the progress.
+        clock: Monotonic clock in seconds.
+    """
+
+    def __init__(
+        self, steps: int, epochs: int, writer: ProgressWriter, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        super().__init__(steps, clock=clock)
+        self._epochs = epochs
+        self._writer = writer
+
+    def due(self) -> bool:
+        """Whether a report or a line is due."""
+        return self._writer.due() or super().due()
+
+    def update(self, step: int, records: int, loss: float) -> None:
+        """Write a report, and log a line if it is due; see `ProgressLogger.update`."""
+        speed = records / max(self._clock() - self._start, 1e-9)
+        total = self._epochs * self._steps if self._steps >= step else 0
+        done = self._epoch * self._steps + step
+        self._writer.write(Progress(f"epoch {self._epoch + 1}/{self._epochs}", done, total, "steps", speed, loss))
+        if super().due():
+            super().update(step, records, loss)
+
+
+def choose_progress(steps: int, epochs: int = 1, terminal: TextIO | None = None) -> ProgressLogger:
+    """Return the reporter to another process if there is one, a progress bar in a terminal, or a logger of lines."""
+    writer = ProgressWriter.from_environment()
+    if writer.is_enabled:
+        return ProgressReport(steps, epochs, writer)
     terminal = sys.stdout if terminal is None else terminal
     return ProgressBar(steps, terminal) if terminal.isatty() else ProgressLogger(steps)
 

@@ -15,6 +15,8 @@ from finetune.errors import PlatformError
 
 DEFAULT_ROOT = Path("/opt/ml")
 DEFAULT_BAKED_WEIGHTS = Path("/opt/pretrained")
+BASE_FOLDER = "SAGEMAKER_BASE_DIR"
+"""Variable with the folder to use instead of `/opt/ml`, as in sagemaker-training."""
 WARM_POOL = "SAGEMAKER_MANAGED_WARMPOOL_CACHE_DIRECTORY"
 """Set by the platform in jobs with a `KeepAlivePeriodInSeconds`."""
 
@@ -38,7 +40,7 @@ class Paths:
         """Paths from `SAGEMAKER_BASE_DIR`, as in sagemaker-training (default `/opt/ml`), and `FINETUNE_PRETRAINED`."""
         warm_pool = environment.get(WARM_POOL)
         return cls(
-            Path(environment.get("SAGEMAKER_BASE_DIR") or DEFAULT_ROOT),
+            Path(environment.get(BASE_FOLDER) or DEFAULT_ROOT),
             Path(environment.get("FINETUNE_PRETRAINED") or DEFAULT_BAKED_WEIGHTS),
             Path(warm_pool) if warm_pool else None,
         )

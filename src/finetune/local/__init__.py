@@ -1,0 +1,1 @@
+"""Runs training jobs on this machine, each in a folder of its own."""
