@@ -69,7 +69,7 @@ def test_no_alias_is_a_hyperparameter_name() -> None:
 
 def test_synonyms_map_to_allowed_values() -> None:
     for (name, word), equivalent in SYNONYMS.items():
-        assert equivalent in all_hyperparameters()[name].format.choices
+        assert equivalent in (*all_hyperparameters()[name].format.choices, "None")
         assert word not in all_hyperparameters()[name].format.choices
 
 
@@ -136,7 +136,7 @@ def test_random_seed_is_ignored_if_seed_is_set() -> None:
 
 
 def test_last_epoch_is_exported_if_the_best_is_not_to_be_loaded() -> None:
-    assert spec_of(load_best_model_at_end="True").optimization.best_metric == "auto"
+    assert spec_of(load_best_model_at_end="True").optimization.best_metric == "loss"
     assert spec_of(load_best_model_at_end="False").optimization.best_metric == "none"
 
 
@@ -202,18 +202,51 @@ def test_overridden_patience_is_reported() -> None:
         {"image_shape": "224"},
         {"augmentation_type": "mixup"},
         {"mode": "skipgram"},
-        {"binary_mode": "True"},
-        {"warmup_steps": "500"},
-        {"max_steps": "1000"},
-        {"max_steps": "many"},
-        {"lr_scheduler_type": "polynomial"},
+        {"lr_scheduler_type": "inverse_sqrt"},
+        {"lr_scheduler_kwargs": "two"},
+        {"lr_scheduler_kwargs": '{"num_cycles": 3}'},
+        {"eval_metric": "precision"},
         {"early_stopping": "later"},
-        {"gamma": "0.9", "optimizer": "rmsprop"},
+        {"dataset_name": "beans"},
+        {"task_name": "mrpc"},
     ],
 )
 def test_values_without_equivalent_are_rejected(raw: dict[str, str]) -> None:
     name, value = next(iter(raw.items()))
-    assert message_for(**raw).startswith(f"{name}={value!r} is not supported: expected ")
+    assert message_for(**raw).startswith(f"{name}={value!r} is not supported: ")
+
+
+@pytest.mark.parametrize(
+    ("raw", "remedy"),
+    [
+        ({"num_layers": "20"}, "use num_layers=18"),
+        ({"image_shape": "1,28,28"}, "use 3,28,28"),
+        ({"image_shape": "3,224,112"}, "use 3,112,112"),
+        ({"dataset_name": "beans"}, "pass it as channel 'train'"),
+    ],
+)
+def test_refusals_say_what_to_do(raw: dict[str, str], remedy: str) -> None:
+    assert remedy in message_for(**raw)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        {"hub_token": "abcdefgh"},
+        {"use_auth_token": "abcdefgh"},
+        {"HF_TOKEN": "abcdefgh"},
+        {"run_name": "hf_abcdefgh"},
+        {"model_name": "hf_abcdefgh", "num_layers": "18"},
+        {"my_token": "abcdefgh"},
+    ],
+)
+def test_tokens_are_never_shown(raw: dict[str, str]) -> None:
+    try:
+        shown = " ".join(parse_hyperparameters(raw).notes)
+    except UserError as error:
+        shown = str(error)
+    assert shown
+    assert "abcdefgh" not in shown
 
 
 def test_invalid_value_of_alias_is_reported_under_alias() -> None:

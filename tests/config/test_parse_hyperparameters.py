@@ -83,7 +83,7 @@ def test_suggestion_may_be_an_alias() -> None:
         ("learning_rate", "nan", "a number"),
         ("validation_fraction", "1", "at most 0.9"),
         ("dropout", "1", "below 1"),
-        ("optimizer", "adagrad", "one of adamw, adam, sgd, rmsprop, nag (default adamw)."),
+        ("optimizer", "lion", "one of adamw, adam, sgd, rmsprop, nag, adagrad, adadelta (default adamw)."),
         ("multi_label", "perhaps", "true or false (default false)."),
         ("top_k", "1", "at least 2"),
         ("cache_size_gb", "1e300", "a number, at least 0 and at most 1000000, or None."),

@@ -17,10 +17,10 @@ def report_of(job: FinishedJob) -> dict[str, Any]:
     return loaded
 
 
-def test_request_for_the_built_in_algorithm_is_warned_of_before_the_first_step(
+def test_learning_rate_of_another_optimizer_is_warned_of_before_the_first_step(
     tmp_path: Path, images: Path, artifact: Path
 ) -> None:
-    options = {"use_pretrained_model": "1", "learning_rate": "0.01", "epochs": "1", "mini_batch_size": "8"}
+    options = {"strategy": "full", "learning_rate": "0.01", "epochs": "1", "batch_size": "8"}
     job = succeeded(run_training(tmp_path, {"train": images, "model": artifact}, options))
     warning = (
         "WARNING: rule LearningRate: learning_rate=0.01 is far above the usual range of adamw for pretrained layers"

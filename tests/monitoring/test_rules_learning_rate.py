@@ -26,8 +26,9 @@ def findings(**hyperparameters: str) -> list[Finding]:
     return check_learning_rates(DEFAULTS, setup_of(**hyperparameters))
 
 
-def test_request_for_the_built_in_algorithm_is_reported() -> None:
-    (finding,) = findings(use_pretrained_model="1", learning_rate="0.01")
+def test_request_for_the_built_in_algorithm_is_reported_if_it_is_not_read_as_that_tool_does() -> None:
+    assert not findings(use_pretrained_model="1", learning_rate="0.01")
+    (finding,) = findings(use_pretrained_model="1", learning_rate="0.01", dialect="none")
     assert finding.observation == (
         "learning_rate=0.01 is far above the usual range of adamw for pretrained layers, 2e-05 to 0.001"
     )

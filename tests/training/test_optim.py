@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from finetune.config.parse import parse_hyperparameters
 from finetune.strategies.param_groups import ParameterGroup
+from finetune.training.build import build_schedule
 from finetune.training.optim import Schedule, build_optimizer
 from finetune.training.saved_state.trainable_state import OptimizerState, State
 
@@ -44,7 +45,7 @@ def as_stored(state: State) -> State:
     }
 
 
-@pytest.mark.parametrize("name", ["adamw", "adam", "sgd", "nag", "rmsprop"])
+@pytest.mark.parametrize("name", ["adamw", "adam", "sgd", "nag", "rmsprop", "adagrad", "adadelta"])
 def test_restored_optimizer_state_gives_the_same_bits(name: str) -> None:
     whole, first, second = build_model(), build_model(), build_model()
     train(whole, build(whole, name), range(6))
@@ -92,3 +93,18 @@ def test_decay_follows_its_formula(name: str, quarter: float, half: float, end: 
 def test_step_schedule_decays_at_epoch_boundaries() -> None:
     schedule = Schedule("step", total_steps=60, steps_per_epoch=10, milestones=(2, 4), factor=0.5)
     assert [schedule(step) for step in (0, 19, 20, 39, 40, 59)] == [1.0, 1.0, 0.5, 0.5, 0.25, 0.25]
+
+
+@pytest.mark.parametrize(
+    ("raw", "warmup_steps", "total"),
+    [
+        ({"epochs": "4", "warmup_fraction": "0.25"}, 10, 40),
+        ({"epochs": "4", "warmup_steps": "6"}, 6, 40),
+        ({"epochs": "4", "warmup_steps": "0.1"}, 4, 40),
+        ({"epochs": "4", "warmup_steps": "0", "warmup_fraction": "0.5"}, 0, 40),
+        ({"max_steps": "25", "warmup_fraction": "0.2"}, 5, 25),
+    ],
+)
+def test_warm_up_is_a_fraction_or_a_number_of_steps(raw: dict[str, str], warmup_steps: int, total: int) -> None:
+    schedule = build_schedule(parse_hyperparameters(raw).optimization, batches=10)
+    assert (schedule.warmup_steps, schedule.total_steps) == (warmup_steps, total)

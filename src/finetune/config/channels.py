@@ -25,7 +25,7 @@ MODEL_TYPES = frozenset(
     {"application/x-sagemaker-model", "application/x-tar", "application/gzip", "application/x-gzip"}
 )
 LABEL_TYPES = frozenset({"text/plain", "application/json"})
-LIST_TYPES = frozenset({"application/x-image", "text/plain", "text/tab-separated-values"})
+LIST_TYPES = frozenset({"text/plain", "text/tab-separated-values"}) | IMAGE_TYPES
 # Generic types written by clients: the format is detected from the content.
 _GENERIC_TYPES = frozenset({"", "application/octet-stream", "binary/octet-stream", "application/x-directory"})
 

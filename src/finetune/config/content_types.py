@@ -36,7 +36,11 @@ TEXT_FORMATS: Mapping[str, StreamFormat] = {
 """Formats that contain texts."""
 
 IMAGE_FORMATS: Mapping[str, StreamFormat] = dict.fromkeys(
-    ("application/x-image", "image/jpeg", "image/jpg", "image/png", "image/webp", "image/bmp"), "images"
+    (
+        *("application/x-image", "image/jpeg", "image/jpg", "image/png", "image/webp", "image/bmp"),
+        *("application/jpeg", "application/png", "image/*"),
+    ),
+    "images",
 )
 
 

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from finetune.config.dialects.dialect import AppliedDialect, DialectName
 from finetune.config.optimizers import OPTIMIZERS, OptimizerName, join_names, optimizers_using
 from finetune.config.recipes import RecipeSpec
 from finetune.config.section import Section
@@ -180,10 +181,17 @@ def _default_momentum() -> str:
     )
 
 
+def _default_rho() -> str:
+    return ", ".join(f"{info.rho:g} for {name}" for name, info in OPTIMIZERS.items() if "rho" in info.uses)
+
+
 class OptimizationSpec(Section):
     """Optimization: epochs, batches, optimizer and learning rate schedule."""
 
     epochs: int = Field(10, ge=1, le=100_000, description="Number of epochs.")
+    max_steps: int | None = Field(
+        None, ge=1, description="Number of optimizer steps, instead of epochs; the last epoch may end early."
+    )
     batch_size: int = Field(32, ge=1, le=65_536, description="Batch size.")
     learning_rate: float | None = Field(
         None, gt=0, le=10, description="Peak learning rate; the default depends on strategy, task and optimizer."
@@ -205,6 +213,15 @@ class OptimizationSpec(Section):
         ge=0,
         lt=1,
         description=f"Decay rate of the squared gradient's moving average, for {_optimizer_names('beta_2')}.",
+    )
+    rho: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description=f"Decay rate of the squared gradient's moving average; by default {_default_rho()}.",
+    )
+    initial_accumulator_value: float = Field(
+        0.0, ge=0, description=f"Initial sum of squared gradients, for {_optimizer_names('initial_accumulator_value')}."
     )
     eps: float = Field(
         1e-8,
@@ -229,6 +246,11 @@ class OptimizationSpec(Section):
     )
     warmup_fraction: float = Field(
         0.05, ge=0, lt=1, description="Fraction of all steps used for learning rate warm-up."
+    )
+    warmup_steps: float | None = Field(
+        None,
+        ge=0,
+        description="Number of warm-up steps, instead of warmup_fraction; below 1, a fraction of all steps.",
     )
     gradient_clip_norm: float | None = Field(
         None, gt=0, description="Maximum gradient norm over all parameters; larger gradients are clipped."
@@ -259,8 +281,13 @@ class OptimizationSpec(Section):
 
 
 class RunSpec(Section):
-    """Run: seed, precision and data loading."""
+    """Run: dialect, seed, precision and data loading."""
 
+    dialect: Literal["auto", "none", DialectName] = Field(
+        "auto",
+        description="Tool whose defaults apply and whose metric lines and answers are added: the one that the names of "
+        "the request identify (auto), none, or a named one. See docs/migration.md.",
+    )
     seed: int = Field(0, ge=0, lt=2**32, description="Random seed.")
     precision: Precision = Field(
         "auto",
@@ -435,6 +462,7 @@ class JobSpec:
         notes: one sentence for each hyperparameter that was translated or ignored, with the reason; for the log.
         set_by_user: names of the hyperparameters that the user set, without those that `notes` reports as unused.
         objective: objective metric of a tuner; `None` outside a tuning job.
+        dialect: the tool whose defaults apply; `None` for those of this project.
     """
 
     data: DataSpec
@@ -450,3 +478,4 @@ class JobSpec:
     notes: tuple[str, ...] = ()
     set_by_user: frozenset[str] = field(default=frozenset(), compare=False)
     objective: str | None = None
+    dialect: AppliedDialect | None = field(default=None, compare=False)

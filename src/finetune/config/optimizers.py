@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-OptimizerName = Literal["adamw", "adam", "sgd", "rmsprop", "nag"]
-LearningRateFamily = Literal["adaptive", "momentum"]
+OptimizerName = Literal["adamw", "adam", "sgd", "rmsprop", "nag", "adagrad", "adadelta"]
+LearningRateFamily = Literal["adaptive", "momentum", "adagrad", "adadelta"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,13 +16,15 @@ class OptimizerInfo:
 
     Attributes:
         learning_rates: family of the default learning rates. Adaptive optimizers divide by the size of the gradients.
-        uses: hyperparameters that this optimizer uses, of `momentum`, `beta_1`, `beta_2` and `eps`.
+        uses: hyperparameters that this optimizer uses, of those that only some optimizers use.
         momentum: default of `momentum`.
+        rho: default of `rho`.
     """
 
     learning_rates: LearningRateFamily
     uses: tuple[str, ...]
     momentum: float = 0.0
+    rho: float = 0.0
 
 
 _ADAM = OptimizerInfo("adaptive", ("beta_1", "beta_2", "eps"))
@@ -32,8 +34,10 @@ OPTIMIZERS: Mapping[OptimizerName, OptimizerInfo] = {
     "adamw": _ADAM,
     "adam": _ADAM,
     "sgd": _SGD,
-    "rmsprop": OptimizerInfo("adaptive", ("momentum", "eps")),
+    "rmsprop": OptimizerInfo("adaptive", ("momentum", "rho", "eps"), rho=0.99),
     "nag": _SGD,
+    "adagrad": OptimizerInfo("adagrad", ("initial_accumulator_value", "eps")),
+    "adadelta": OptimizerInfo("adadelta", ("rho", "eps"), rho=0.9),
 }
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import TypeVar
 
 from pydantic import ValidationError
 
-from finetune.config.compat.translate import Setting, translate
+from finetune.config.compat.settings import Setting
+from finetune.config.compat.translate import translate
 from finetune.config.descriptions import all_hyperparameters
 from finetune.config.faults import join_faults
 from finetune.config.hyperparameters import (
@@ -32,17 +33,18 @@ from finetune.errors import UserError
 SectionType = TypeVar("SectionType", bound=Section)
 
 
-def parse_hyperparameters(raw: Mapping[str, str]) -> JobSpec:
+def parse_hyperparameters(raw: Mapping[str, str], channels: Collection[str] = ()) -> JobSpec:
     """Read, translate and check hyperparameters as the platform delivers them.
 
     Args:
         raw: names (with `_` or `-`) and values as text, possibly encoded as JSON.
+        channels: names of the channels of the job, on which defaults of some dialects depend.
 
     Raises:
         UserError: all faults of the request, one per line, within the length shown by the platform.
     """
-    settings = translate(raw)
-    reader = _Reader(settings.resolved)
+    settings = translate(raw, channels)
+    reader = _Reader({**settings.defaults, **settings.resolved})
     spec = JobSpec(
         data=reader.section(DataSpec),
         model=reader.section(ModelSpec),
@@ -61,7 +63,7 @@ def parse_hyperparameters(raw: Mapping[str, str]) -> JobSpec:
     unused = unused_hyperparameters(UNUSED_IN_SPEC, spec, settings.resolved.keys())
     notes = (*settings.notes, *unused_hyperparameter_notes(unused))
     set_by_user = frozenset(settings.resolved.keys() - unused.keys())
-    return replace(spec, notes=notes, set_by_user=set_by_user, objective=settings.objective)
+    return replace(spec, notes=notes, set_by_user=set_by_user, objective=settings.objective, dialect=settings.dialect)
 
 
 class _Reader:

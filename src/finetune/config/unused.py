@@ -119,7 +119,14 @@ UNUSED_IN_SPEC: tuple[UnusedRule[JobSpec], ...] = (
     ),
     *(
         UnusedRule((name,), partial(_optimizer_ignores, name), f"only {join_names(optimizers_using(name))} use it")
-        for name in ("momentum", "beta_1", "beta_2", "eps")
+        for name in ("momentum", "beta_1", "beta_2", "eps", "rho")
+    ),
+    UnusedRule(("epochs",), lambda spec: spec.optimization.max_steps is not None, "max_steps takes precedence"),
+    UnusedRule(
+        ("initial_accumulator_value",), partial(_optimizer_ignores, "initial_accumulator_value"), "only adagrad uses it"
+    ),
+    UnusedRule(
+        ("warmup_fraction",), lambda spec: spec.optimization.warmup_steps is not None, "warmup_steps takes precedence"
     ),
     UnusedRule(
         ("early_stopping_min_delta", "early_stopping_min_epochs"),

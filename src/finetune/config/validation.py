@@ -101,6 +101,11 @@ CONTRADICTIONS = (
         "head_solver='lbfgs' takes no training steps that compile=true could speed up: remove one.",
     ),
     Contradiction(
+        frozenset({"max_steps", "strategy"}),
+        lambda spec: spec.optimization.max_steps is not None and spec.strategy.name == "gradual",
+        "strategy='gradual' unfreezes layers after epochs: set epochs instead of max_steps.",
+    ),
+    Contradiction(
         frozenset({"sharding", "strategy"}),
         lambda spec: spec.distributed.sharding == "full" and spec.strategy.name == "gradual",
         "sharding='full' is not supported with strategy='gradual', whose frozen layers become trainable later. Use"

@@ -27,7 +27,9 @@ MAX_SHOWN_CLASSES = 12
 def describe_plan(job: PreparedJob) -> Lines:
     """Describe the plan in several lines, for the log."""
     records = record_counts(job.inputs)
+    dialect = job.spec.dialect
     lines = [
+        *([f"dialect   {dialect.summary}"] if dialect else []),
         f"task      {job.inputs.task.description(job.inputs.task_name)}",
         f"records   {', '.join(_record_count(part, count) for part, count in records.items())}",
         *_host_lines(job),
@@ -151,7 +153,8 @@ def _run_lines(job: PreparedJob) -> list[str]:
     batch = f"{optimization.batch_size}"
     if optimization.gradient_accumulation_steps > 1:
         batch += f" x {optimization.gradient_accumulation_steps}"
-    total = f"{optimization.epochs * per_epoch:,}: {optimization.epochs} epochs of {per_epoch:,}"
+    steps = optimization.max_steps or optimization.epochs * per_epoch
+    total = f"{steps:,}: {optimization.epochs} epochs of {per_epoch:,}"
     if not per_epoch:
         total = f"unknown: {optimization.epochs} epochs of a stream"
     return [

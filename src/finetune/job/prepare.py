@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,7 +17,7 @@ from finetune.data.readers.image_survey import survey_images
 from finetune.distributed.sharding.memory_plan import NO_SHARDING, MemoryChoice
 from finetune.distributed.virtual_devices import ONE_DEVICE, VirtualDevices
 from finetune.distributed.world import World
-from finetune.errors import DataError
+from finetune.errors import DataError, UserError
 from finetune.evaluation.forgetting import SourceModel
 from finetune.evaluation.predict import InferenceContext, Predictions, ShardedPasses, predict
 from finetune.features.phase_inputs import CachedInputProvider
@@ -56,6 +57,7 @@ from finetune.strategies.presets import ModelStructure, make_plan
 from finetune.training.compile import check_compiler
 from finetune.training.inputs import PhaseInputs
 from finetune.training.sharded import ShardedTraining
+from finetune.training.trainer import steps_per_epoch
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,9 +166,13 @@ def prepare(request: Request, interruption: Interruption, scratch: Path, world: 
         numerics, backbone.module, spec.run.precision, lambda: has_padding_only_columns(backbone)
     )
     move_to_device(backbone, numerics)
-    plan = make_plan(spec.strategy, spec.optimization, structure_of(backbone, task))
     sharing = share_streams(inputs.streams, world, scratch)
     loaders = build_loaders(inputs, backbone, spec, device, sharing, world)
+    if spec.optimization.max_steps is not None and loaders.train is not None:
+        batches = None if "train" in inputs.streams else loaders.train.batches_per_epoch
+        spec = _with_epochs_of_max_steps(spec, batches)
+        request = replace(request, spec=spec)
+    plan = make_plan(spec.strategy, spec.optimization, structure_of(backbone, task))
     cache_plan = CachePlan(backbone, plan, spec, numerics)
     check_recipes(spec, cache_plan)
     provider = CachedInputProvider(
@@ -187,6 +193,24 @@ def prepare(request: Request, interruption: Interruption, scratch: Path, world: 
         world=world,
         head_solver=choose_head_solver(spec, backbone, cache_plan, provider, _training_records(inputs)),
     )
+
+
+def _with_epochs_of_max_steps(spec: JobSpec, batches: int | None) -> JobSpec:
+    """Replace `epochs` by the number in which `max_steps` are reached.
+
+    Args:
+        spec: hyperparameters, with `max_steps`.
+        batches: batches per epoch; `None` in Pipe mode.
+
+    Raises:
+        UserError: the training channel is in Pipe mode.
+    """
+    if batches is None:
+        raise UserError("max_steps is not supported in Pipe mode, whose epochs read the whole stream: set epochs.")
+    optimization = spec.optimization
+    per_epoch = steps_per_epoch(batches, optimization.gradient_accumulation_steps)
+    epochs = math.ceil((optimization.max_steps or 0) / max(1, per_epoch))
+    return replace(spec, optimization=optimization.model_copy(update={"epochs": epochs}))
 
 
 def _training_records(inputs: Inputs) -> int | None:

@@ -88,7 +88,7 @@ def read_request(paths: Paths) -> Request:
     """
     files = read_job_files(paths)
     check_homogeneous(files.resources.instance_groups)
-    spec = parse_hyperparameters(files.hyperparameters)
+    spec = parse_hyperparameters(files.hyperparameters, files.channels.keys())
     channels = check_channels(files.channels, spec)
     for note in (*spec.notes, *channels.notes):
         logger.info("%s", note)

@@ -235,6 +235,15 @@ def _on_meta_device(value: Any) -> Any:  # noqa: ANN401 - nested states
     return {key: _on_meta_device(item) for key, item in value.items()} if isinstance(value, Mapping) else value
 
 
+_ADDED: Mapping[str, object] = {
+    "rho": None,
+    "initial_accumulator_value": 0.0,
+    "warmup_steps": None,
+    "max_steps": None,
+}
+"""Hyperparameters that checkpoints of earlier versions lack, with the default, which is left out."""
+
+
 def build_specification(  # noqa: PLR0913  # the last three by keyword
     spec: JobSpec,
     inputs: Inputs,
@@ -284,7 +293,9 @@ def build_specification(  # noqa: PLR0913  # the last three by keyword
     # Without those that are off: checkpoints of earlier versions lack them.
     fields |= spec.recipes.model_dump(exclude_defaults=True)
     # Left out if it is the one of earlier versions, whose checkpoints lack the field.
+    fields = {name: value for name, value in fields.items() if name not in _ADDED or value != _ADDED[name]}
     fields.pop("best_metric")
+    fields.pop("dialect")  # its defaults are among the other hyperparameters
     earlier = "micro_f1" if inputs.labels.multi_label else "accuracy"
     if best_metric.name != earlier or not best_metric.exports:
         fields["best_metric"] = best_metric.name if best_metric.exports else "none"

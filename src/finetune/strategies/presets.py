@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import get_args
 
 from finetune.config.hyperparameters import OptimizationSpec, StrategySpec, TaskName
 from finetune.config.optimizers import OPTIMIZERS, LearningRateFamily
@@ -28,6 +29,7 @@ class DefaultLearningRates:
     scratch: float
 
 
+_TASKS: tuple[TaskName, ...] = get_args(TaskName)
 _DEFAULT_LEARNING_RATES: Mapping[LearningRateFamily, Mapping[TaskName, DefaultLearningRates]] = MappingProxyType(
     {
         "adaptive": {
@@ -38,6 +40,9 @@ _DEFAULT_LEARNING_RATES: Mapping[LearningRateFamily, Mapping[TaskName, DefaultLe
             "image-classification": DefaultLearningRates(head=5e-2, pretrained=5e-3, scratch=5e-2),
             "text-classification": DefaultLearningRates(head=5e-2, pretrained=2e-3, scratch=2e-2),
         },
+        # PyTorch's default for new layers, and a tenth of it for pretrained ones.
+        "adagrad": dict.fromkeys(_TASKS, DefaultLearningRates(head=1e-2, pretrained=1e-3, scratch=1e-2)),
+        "adadelta": dict.fromkeys(_TASKS, DefaultLearningRates(head=1.0, pretrained=0.1, scratch=1.0)),
     }
 )
 HEAD_LEARNING_RATE_RATIO = 10.0

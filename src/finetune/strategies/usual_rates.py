@@ -23,7 +23,12 @@ _HIGHEST: dict[Layers, float] = {
 }
 """Ends of the usual range as multiples of the default."""
 _USUAL_BATCH = 32
-_OTHER_FAMILY: dict[LearningRateFamily, OptimizerName] = {"adaptive": "sgd", "momentum": "adamw"}
+_OTHER_FAMILY: dict[LearningRateFamily, OptimizerName] = {
+    "adaptive": "sgd",
+    "momentum": "adamw",
+    "adagrad": "adamw",
+    "adadelta": "adamw",
+}
 
 
 def usual_learning_rates(
@@ -64,5 +69,5 @@ def _usual_range(layers: Layers, optimization: OptimizationSpec, model: ModelStr
     else:
         default = defaults.pretrained if layers == "pretrained layers" else defaults.head
     ratio = max(1.0, optimization.batch_size * optimization.gradient_accumulation_steps / _USUAL_BATCH)
-    scale = math.sqrt(ratio) if OPTIMIZERS[optimization.optimizer].learning_rates == "adaptive" else ratio
+    scale = math.sqrt(ratio) if OPTIMIZERS[optimization.optimizer].learning_rates != "momentum" else ratio
     return default, _LOWEST * default, _HIGHEST[layers] * default * scale

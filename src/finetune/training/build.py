@@ -116,6 +116,7 @@ def build_training(  # noqa: PLR0913  # by keyword
         watch=ProcessWatch(world, stepper.timing),
         best_metric=best_metric,
         ema_decay=0.0 if spec.strategy.never_takes_steps else spec.recipes.ema_decay,
+        max_steps=optimization.max_steps,
     )
 
 
@@ -184,12 +185,13 @@ def _observable_rules(spec: JobSpec) -> Rules:
 def build_schedule(optimization: OptimizationSpec, batches: int) -> Schedule:
     """Build the learning rate schedule for epochs of `batches` batches."""
     per_epoch = steps_per_epoch(batches, optimization.gradient_accumulation_steps)
-    total = optimization.epochs * per_epoch
+    total = optimization.max_steps or optimization.epochs * per_epoch
+    warmup = optimization.warmup_fraction if optimization.warmup_steps is None else optimization.warmup_steps
     return Schedule(
         name=optimization.lr_schedule,
         total_steps=total,
         steps_per_epoch=per_epoch,
-        warmup_steps=round(optimization.warmup_fraction * total),
+        warmup_steps=round(warmup if warmup >= 1 else warmup * total),
         milestones=optimization.lr_step_epochs,
         factor=optimization.lr_factor,
     )

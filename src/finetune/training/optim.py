@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -44,17 +44,24 @@ def build_optimizer(
     ]
     betas = (spec.beta_1, spec.beta_2)
     momentum = OPTIMIZERS[spec.optimizer].momentum if spec.momentum is None else spec.momentum
+    rho = OPTIMIZERS[spec.optimizer].rho if spec.rho is None else spec.rho
+    build: Callable[..., Optimizer] = torch.optim.SGD
+    options: dict[str, object]
     match spec.optimizer:
         case "adamw":
-            return torch.optim.AdamW(param_groups, betas=betas, eps=spec.eps, fused=fused)
+            build, options = torch.optim.AdamW, {"betas": betas, "eps": spec.eps, "fused": fused}
         case "adam":
-            return torch.optim.Adam(param_groups, betas=betas, eps=spec.eps, fused=fused)
-        case "sgd":
-            return torch.optim.SGD(param_groups, momentum=momentum)
-        case "nag":
-            return torch.optim.SGD(param_groups, momentum=momentum, nesterov=True)
+            build, options = torch.optim.Adam, {"betas": betas, "eps": spec.eps, "fused": fused}
+        case "sgd" | "nag":
+            options = {"momentum": momentum, "nesterov": spec.optimizer == "nag"}
         case "rmsprop":
-            return torch.optim.RMSprop(param_groups, momentum=momentum, eps=spec.eps)
+            build, options = torch.optim.RMSprop, {"momentum": momentum, "alpha": rho, "eps": spec.eps}
+        case "adagrad":
+            initial = spec.initial_accumulator_value
+            build, options = torch.optim.Adagrad, {"initial_accumulator_value": initial, "eps": spec.eps}
+        case "adadelta":
+            build, options = torch.optim.Adadelta, {"rho": rho, "eps": spec.eps}
+    return build(param_groups, **options)
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,6 +109,7 @@ class Training:
         watch: Compares the processes of the job after each epoch.
         best_metric: Determines the best epoch and early stopping.
         ema_decay: Decay of the average of the weights; 0 for none.
+        max_steps: Optimizer steps of the job, if the last epoch may end early; `None` for whole epochs.
     """
 
     stepper: TrainStep
@@ -128,6 +129,7 @@ class Training:
     watch: ProcessWatch
     best_metric: BestMetric
     ema_decay: float = 0.0
+    max_steps: int | None = None
 
 
 def steps_per_epoch(batches: int, accumulation: int) -> int:
@@ -195,7 +197,7 @@ def _train_epoch(training: Training, state: TrainingState, observer: Observer, c
         ) as batches,
     ):
         groups = timing.measure_waiting(grouped(batches, steps.batches_per_step))
-        while True:
+        while progress.step != training.max_steps:
             state.stream.begin_step()
             group, interrupted = next_group(groups, training.interrupted, drawn=steps.draws_in_lockstep)
             own = Situation(interrupted, training.bad_records.unshared, state.stream.mark)
@@ -219,6 +221,7 @@ def _train_epoch(training: Training, state: TrainingState, observer: Observer, c
             with timing.host("save"):
                 checkpoints.step_done(state)
             timing.step_done(sum(tensor.numel() for batch in group for tensor in batch.inputs.values()))
+    return True
 
 
 def steps_of_phase(training: Training, inputs: PhaseInputs) -> Steps:

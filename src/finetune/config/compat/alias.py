@@ -7,6 +7,11 @@ from dataclasses import dataclass
 
 from finetune.config.values import normalize_word
 
+
+class UnsupportedError(ValueError):
+    """A value without equivalent; the message is the remedy."""
+
+
 ANY: frozenset[str] = frozenset({"*"})
 
 
@@ -38,7 +43,10 @@ class Translation:
 
 
 Translate = Callable[[str, Mapping[str, str]], Translation]
-"""Translates the text of a value, given all names and values of the request; `ValueError` lists the allowed values."""
+"""Translates the text of a value, given all names and values of the request.
+
+`ValueError` lists the allowed values, `UnsupportedError` contains a remedy instead.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +94,17 @@ def choice_alias(name: str, used_by: str, table: Mapping[str, Translation]) -> A
 def ignored_alias(name: str, used_by: str, reason: str) -> Alias:
     """An alias that is ignored, whatever its value."""
     return Alias(name, used_by, reason, lambda _text, _: Translation(ignored_reason=reason), ignored=True)
+
+
+def refused_alias(name: str, used_by: str, remedy: str) -> Alias:
+    """An alias that is refused with a remedy, unless its value is empty."""
+
+    def translate(text: str, _: Mapping[str, str]) -> Translation:
+        if normalize_word(text) in {"", "none", "null", "false"}:
+            return Translation()
+        raise UnsupportedError(remedy)
+
+    return Alias(name, used_by, f"rejected: {remedy}", translate)
 
 
 def assign(hyperparameter: str, value: str, *compatible: str) -> Translation:

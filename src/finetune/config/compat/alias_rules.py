@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 
-from finetune.config.compat.alias import ANY, Alias, Assignment, Translation
-from finetune.config.values import ValueFormat, parse_bool, parse_value, unquote
+from finetune.config.compat.alias import ANY, Alias, Assignment, Translation, UnsupportedError
+from finetune.config.values import ValueFormat, normalize_word, parse_bool, parse_value, unquote
 
 # Default of the platform's image and text classification if patience is not given.
 DEFAULT_PATIENCE = "5"
+BLAZINGTEXT_PATIENCE = "4"
 _BEST_METRICS = {
     "accuracy": "accuracy",
     "loss": "loss",
@@ -20,8 +22,8 @@ _BEST_METRICS = {
     "roc_auc": "auc",
     "auc": "auc",
 }
-# Fixed decay of rmsprop in this project, the default of PyTorch.
-RMSPROP_DECAY = 0.99
+_EVAL_METRICS = {"accuracy": "accuracy", "auc": "auc"}
+_DEPTHS = ("18", "34", "50", "101", "152")
 
 
 def _image_shape(text: str, _: Mapping[str, str]) -> Translation:
@@ -30,9 +32,45 @@ def _image_shape(text: str, _: Mapping[str, str]) -> Translation:
         sides = parse_value(text, ValueFormat("list of integers"))
     except ValueError:
         raise ValueError(allowed) from None
-    if not isinstance(sides, tuple) or len(sides) != 3 or sides[0] != 3 or sides[1] != sides[2]:
+    if not isinstance(sides, tuple) or len(sides) != 3:
         raise ValueError(allowed)
-    return Translation((Assignment("image_size", str(sides[1])),))
+    channels, height, width = sides
+    if height != width:
+        raise UnsupportedError(
+            f"the input of the model is square; use 3,{min(height, width)},{min(height, width)}, to which images are"
+            " resized and cropped in the center"
+        )
+    if channels != 3:
+        raise UnsupportedError(f"images are converted to 3 channels, also gray ones; use 3,{height},{width}")
+    return Translation((Assignment("image_size", str(height)),))
+
+
+def _num_layers(text: str, _: Mapping[str, str]) -> Translation:
+    depth = normalize_word(text)
+    if depth in _DEPTHS:
+        return Translation((Assignment("model_name", f"resnet{depth}"),))
+    raise UnsupportedError(
+        f"there are ResNets of {', '.join(_DEPTHS)} layers; for small images, use num_layers=18 with their image_shape,"
+        " such as 3,32,32"
+    )
+
+
+def _eval_metric(text: str, _: Mapping[str, str]) -> Translation:
+    metric = _EVAL_METRICS.get(normalize_word(text))
+    if metric is None:
+        raise UnsupportedError("epochs are compared by accuracy or auc; for precision or recall, set target_precision")
+    return Translation((Assignment("best_metric", metric),))
+
+
+def _lr_scheduler_kwargs(text: str, _: Mapping[str, str]) -> Translation:
+    try:
+        options = json.loads(unquote(text) or "{}")
+    except ValueError:
+        raise ValueError("a JSON object") from None
+    defaults = {"num_cycles": (0.5, 1), "power": (1,), "lr_end": (0, 1e-7)}
+    if isinstance(options, dict) and all(value in defaults.get(name, ()) for name, value in options.items()):
+        return Translation()
+    raise UnsupportedError("learning rate schedules have no such options; see lr_schedule")
 
 
 def _lr_scheduler_step(text: str, _: Mapping[str, str]) -> Translation:
@@ -48,8 +86,10 @@ def _switch(text: str) -> bool:
         raise ValueError("true or false") from None
 
 
-def _load_best_model_at_end(text: str, _: Mapping[str, str]) -> Translation:
-    return Translation() if _switch(text) else Translation((Assignment("best_metric", "none"),))
+def _load_best_model_at_end(text: str, request: Mapping[str, str]) -> Translation:
+    if _switch(text):
+        return Translation((Assignment("best_metric", "loss", compatible=ANY),))
+    return Translation((Assignment("best_metric", "none", overrides="best_metric" not in request),))
 
 
 def _metric_for_best_model(text: str, _: Mapping[str, str]) -> Translation:
@@ -62,40 +102,10 @@ def _metric_for_best_model(text: str, _: Mapping[str, str]) -> Translation:
 
 def _early_stopping(text: str, request: Mapping[str, str]) -> Translation:
     if _switch(text):
-        return Translation((Assignment("early_stopping_patience", DEFAULT_PATIENCE, compatible=ANY),))
+        patience = BLAZINGTEXT_PATIENCE if "mode" in request else DEFAULT_PATIENCE
+        return Translation((Assignment("early_stopping_patience", patience, compatible=ANY),))
     patience_names = {"early_stopping_patience", "patience"} & request.keys()
     return Translation((Assignment("early_stopping_patience", "None", overrides=True),) if patience_names else ())
-
-
-def _decay_of_squares(text: str, request: Mapping[str, str]) -> Translation:
-    if unquote(request.get("optimizer", "adamw")).lower() != "rmsprop":
-        return Translation(ignored_reason="it is an option of optimizer=rmsprop, which is not used")
-    try:
-        decay = float(unquote(text))
-    except ValueError:
-        decay = -1.0
-    if decay != RMSPROP_DECAY:
-        raise ValueError(f"{RMSPROP_DECAY} for optimizer=rmsprop; remove it")
-    return Translation()
-
-
-def _warmup_steps(text: str, _: Mapping[str, str]) -> Translation:
-    if _number(text) != 0:
-        raise ValueError("0; use warmup_fraction, the fraction of steps used for warm-up")
-    return Translation()
-
-
-def _max_steps(text: str, _: Mapping[str, str]) -> Translation:
-    if _number(text) >= 0:
-        raise ValueError("-1; use epochs to set the length of training")
-    return Translation()
-
-
-def _number(text: str) -> float:
-    try:
-        return float(unquote(text))
-    except ValueError:
-        raise ValueError("an integer") from None
 
 
 def _random_seed(text: str, request: Mapping[str, str]) -> Translation:
@@ -112,6 +122,24 @@ FUNCTION_ALIASES = (
         _image_shape,
     ),
     Alias(
+        "num_layers",
+        "image classification (MXNet)",
+        f"{', '.join(f'`{depth}`' for depth in _DEPTHS)}: `model_name=resnet18` and so on; other depths are rejected",
+        _num_layers,
+    ),
+    Alias(
+        "eval_metric",
+        "JumpStart",
+        "`accuracy`, `auc`: `best_metric`; other metrics are rejected",
+        _eval_metric,
+    ),
+    Alias(
+        "lr_scheduler_kwargs",
+        "Hugging Face Trainer",
+        "no change if they are the defaults of the schedule; otherwise rejected",
+        _lr_scheduler_kwargs,
+    ),
+    Alias(
         "lr_scheduler_step",
         "image classification (MXNet)",
         "`10,20`: `lr_step_epochs=10,20` and `lr_schedule=step`",
@@ -120,26 +148,16 @@ FUNCTION_ALIASES = (
     Alias(
         "early_stopping",
         "image classification (MXNet), image and text classification (TensorFlow), BlazingText",
-        f"`true`: `early_stopping_patience={DEFAULT_PATIENCE}` unless it is set; `false`:"
+        f"`true`: `early_stopping_patience={DEFAULT_PATIENCE}` ({BLAZINGTEXT_PATIENCE} for BlazingText) unless it is"
+        " set; `false`:"
         " `early_stopping_patience=None`, even if it is set",
         _early_stopping,
-    ),
-    *(
-        Alias(
-            name,
-            used_by,
-            f"ignored; for `optimizer=rmsprop`, values other than {RMSPROP_DECAY} are rejected",
-            _decay_of_squares,
-        )
-        for name, used_by in (
-            ("gamma", "image classification (MXNet)"),
-            ("rho", "image and text classification (TensorFlow)"),
-        )
     ),
     Alias(
         "load_best_model_at_end",
         "Hugging Face Trainer",
-        "`true`: no change; `false`: `best_metric=none`",
+        "`true`: `best_metric=loss` unless `metric_for_best_model` or `best_metric` is set; `false`:"
+        " `best_metric=none`",
         _load_best_model_at_end,
     ),
     Alias(
@@ -148,12 +166,5 @@ FUNCTION_ALIASES = (
         "`best_metric`, with or without `eval_`; `f1` is `macro_f1`, and `roc_auc` is `auc`",
         _metric_for_best_model,
     ),
-    Alias(
-        "warmup_steps",
-        "Hugging Face Trainer",
-        "`0`: no change; otherwise rejected, see `warmup_fraction`",
-        _warmup_steps,
-    ),
-    Alias("max_steps", "Hugging Face Trainer", "`-1`: no change; otherwise rejected, see `epochs`", _max_steps),
     Alias("random_seed", "JumpStart", "`seed`, unless that is set too", _random_seed),
 )

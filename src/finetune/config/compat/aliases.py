@@ -9,20 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from finetune.config.compat.alias import Alias, Translation, assign, choice_alias, ignored_alias, name_alias
+from finetune.config.compat.alias import Alias, Assignment, Translation, assign, choice_alias, name_alias
 from finetune.config.compat.alias_rules import FUNCTION_ALIASES
-
-MXNET = "image classification (MXNet)"
-TENSORFLOW = "image and text classification (TensorFlow)"
-BLAZING = "BlazingText"
-JUMPSTART = "JumpStart"
-HUGGING_FACE = "Hugging Face Trainer"
+from finetune.config.compat.ignored_names import IGNORED_ALIASES, REFUSED_ALIASES
+from finetune.config.compat.tools import BLAZING, HUGGING_FACE, JUMPSTART, MXNET, TENSORFLOW
 
 _STRATEGIES_TRAINING_ALL = ("partial", "gradual", "from_scratch")
 _NO_CHANGE = Translation()
+_SAME_BY_DEFAULT = "which is the same with the default power of 1, or without restarts"
 
 _NAME_ALIASES = (
     name_alias("mini_batch_size", MXNET, "batch_size"),
+    name_alias("gamma", MXNET, "rho"),
     name_alias("adam_learning_rate", JUMPSTART, "learning_rate"),
     name_alias("lr", "many scripts", "learning_rate"),
     name_alias("lr_scheduler_factor", MXNET, "lr_factor"),
@@ -51,6 +49,10 @@ _NAME_ALIASES = (
     name_alias("gradient_checkpointing", HUGGING_FACE, "activation_checkpointing"),
     name_alias("label_smoothing_factor", HUGGING_FACE, "label_smoothing"),
     name_alias("dataloader_num_workers", HUGGING_FACE, "workers"),
+    name_alias("max_train_steps", HUGGING_FACE, "max_steps"),
+    name_alias("num_labels", HUGGING_FACE, "num_classes"),
+    name_alias("train_val_split", HUGGING_FACE, "validation_fraction"),
+    name_alias("torch_compile", HUGGING_FACE, "compile"),
     name_alias("text_column_name", HUGGING_FACE, "text_column"),
     name_alias("label_column_name", HUGGING_FACE, "label_column"),
     name_alias("save_steps", HUGGING_FACE, "checkpoint_interval_steps"),
@@ -67,14 +69,10 @@ _CHOICE_ALIASES = (
         },
     ),
     choice_alias(
-        "num_layers",
-        MXNET,
-        {depth: assign("model_name", f"resnet{depth}") for depth in ("18", "34", "50", "101", "152")},
-    ),
-    choice_alias(
         "augmentation_type",
         MXNET,
         {
+            "none": assign("augmentation", "none"),
             "crop": assign("augmentation", "basic"),
             "crop_color": assign("augmentation", "strong"),
             "crop_color_transform": assign("augmentation", "strong"),
@@ -109,6 +107,8 @@ _CHOICE_ALIASES = (
         {
             "linear": assign("lr_schedule", "linear"),
             "cosine": assign("lr_schedule", "cosine"),
+            "polynomial": Translation((Assignment("lr_schedule", "linear", remark=_SAME_BY_DEFAULT),)),
+            "cosine_with_restarts": Translation((Assignment("lr_schedule", "cosine", remark=_SAME_BY_DEFAULT),)),
             "constant": assign("lr_schedule", "constant"),
             "constant_with_warmup": assign("lr_schedule", "constant"),
         },
@@ -122,65 +122,23 @@ _CHOICE_ALIASES = (
             "adamw_hf": assign("optimizer", "adamw"),
             "sgd": assign("optimizer", "sgd"),
             "rmsprop": assign("optimizer", "rmsprop"),
+            "adagrad": assign("optimizer", "adagrad"),
         },
     ),
-    choice_alias("binary_mode", JUMPSTART, {"false": _NO_CHANGE}),
+    choice_alias(
+        "binary_mode",
+        JUMPSTART,
+        {
+            "true": Translation((Assignment("num_classes", "2", remark="and answers contain both probabilities"),)),
+            "false": _NO_CHANGE,
+        },
+    ),
     choice_alias("mode", BLAZING, {"supervised": _NO_CHANGE}),
 )
 
-_WORD_VECTORS_ONLY = "it configures word vectors, but models here are pretrained transformers"
-_AUGMENTATION_STRENGTH = "the strength of augmentation is set by augmentation (basic or strong)"
-_FIXED_LOGGING = "metrics are logged once per epoch, and progress during long epochs"
-_FIXED_EVALUATION = "validation runs after every epoch"
-_BEST_EPOCH = "the best epoch on validation is exported; see best_metric"
-
-_IGNORED_ALIASES = (
-    ignored_alias("resize", MXNET, "images are resized as the pretrained model expects; see image_size"),
-    ignored_alias("kv_store", MXNET, "all devices exchange gradients in every step"),
-    ignored_alias(
-        "checkpoint_frequency",
-        MXNET,
-        "checkpoints are saved every checkpoint_interval_seconds and are not part of the model",
-    ),
-    ignored_alias("image_resize_interpolation", JUMPSTART, "images are resized as the pretrained model expects"),
-    ignored_alias("regularizers_l2", TENSORFLOW, "weight_decay applies to the head as to all layers"),
-    ignored_alias("initial_accumulator_value", TENSORFLOW, "it is an option of adagrad, which is not supported"),
-    ignored_alias("augmentation_random_flip", JUMPSTART, _AUGMENTATION_STRENGTH),
-    ignored_alias("augmentation_random_rotation", JUMPSTART, _AUGMENTATION_STRENGTH),
-    ignored_alias("augmentation_random_zoom", JUMPSTART, _AUGMENTATION_STRENGTH),
-    ignored_alias("eval_metric", JUMPSTART, _BEST_EPOCH),
-    ignored_alias("verbose_one_line_per_epoch", JUMPSTART, _FIXED_LOGGING),
-    ignored_alias("checkpoint_save_best_only", JUMPSTART, _BEST_EPOCH),
-    *(
-        ignored_alias(name, BLAZING, _WORD_VECTORS_ONLY)
-        for name in ("buckets", "min_count", "vector_dim", "word_ngrams")
-    ),
-    *(
-        ignored_alias(name, HUGGING_FACE, "evaluation uses the batch size of training; results do not depend on it")
-        for name in ("per_device_eval_batch_size", "eval_batch_size")
-    ),
-    *(
-        ignored_alias(name, HUGGING_FACE, _FIXED_EVALUATION)
-        for name in ("eval_strategy", "evaluation_strategy", "eval_steps")
-    ),
-    *(
-        ignored_alias(name, HUGGING_FACE, _FIXED_LOGGING)
-        for name in ("logging_steps", "logging_strategy", "logging_dir", "report_to")
-    ),
-    ignored_alias(
-        "save_strategy",
-        HUGGING_FACE,
-        "checkpoints are saved by checkpoint_interval_seconds and checkpoint_interval_steps, and after epochs",
-    ),
-    *(
-        ignored_alias(name, HUGGING_FACE, "strategy determines whether the job trains")
-        for name in ("do_train", "do_eval")
-    ),
-    *(ignored_alias(name, HUGGING_FACE, "the platform sets the folder") for name in ("output_dir", "model_dir")),
-)
-
 ALIASES: Mapping[str, Alias] = {
-    alias.name: alias for alias in (*_NAME_ALIASES, *_CHOICE_ALIASES, *FUNCTION_ALIASES, *_IGNORED_ALIASES)
+    alias.name: alias
+    for alias in (*_NAME_ALIASES, *_CHOICE_ALIASES, *FUNCTION_ALIASES, *IGNORED_ALIASES, *REFUSED_ALIASES)
 }
 
 SYNONYMS: Mapping[tuple[str, str], str] = {
@@ -191,6 +149,7 @@ SYNONYMS: Mapping[tuple[str, str], str] = {
     ("precision", "float16"): "fp16",
     ("precision", "bfloat16"): "bf16",
     ("lr_schedule", "constant_with_warmup"): "constant",
+    ("max_steps", "-1"): "None",
 }
 """Values that other tools use for a hyperparameter of the same name, with their equivalents here."""
 

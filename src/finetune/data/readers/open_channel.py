@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from finetune.config.content_types import RECORD_TYPES
+from finetune.config.content_types import IMAGE_FORMATS, RECORD_TYPES
 from finetune.config.hyperparameters import DataSpec, TaskName
 from finetune.data.formats.named_fields import DecodeOptions
 from finetune.data.readers.augmented_manifest import manifests_of, read_augmented_manifest
@@ -174,7 +174,7 @@ def _task_of_content_type(content_type: str | None) -> TaskName | None:
     media_type = _media_type(content_type)
     if media_type in TABLE_TYPES:
         return TEXTS
-    if media_type == "application/x-image" or media_type.startswith("image/"):
+    if media_type in IMAGE_FORMATS or media_type.startswith("image/"):
         return IMAGES
     return None
 

@@ -245,7 +245,8 @@ def _numbered_classes(spec: JobSpec) -> LabelMap | None:
 def _needs_counts(spec: JobSpec) -> bool:
     """Whether the job depends on the number of records, or of records per class, and it is not given."""
     optimization = spec.optimization
-    by_total = optimization.lr_schedule != "constant" or optimization.warmup_fraction > 0
+    warmup = optimization.warmup_fraction if optimization.warmup_steps is None else optimization.warmup_steps
+    by_total = optimization.lr_schedule != "constant" or warmup > 0
     return optimization.class_weights == "balanced" or (by_total and spec.data.num_training_samples is None)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.optim import Optimizer
+from torch.optim import Adagrad, Optimizer
 
 from finetune.checkpoint.state import check_structure
 from finetune.distributed.sharding.full_state import (
@@ -164,5 +164,7 @@ def example_moments(optimizer: Optimizer) -> dict[str, Tensor]:
     clone = copy.copy(optimizer)
     clone.param_groups = [{**optimizer.param_groups[0], "params": [parameter]}]
     clone.state = defaultdict(dict)
+    if isinstance(optimizer, Adagrad):  # creates its state before the first step
+        clone.state[parameter] = {"step": torch.tensor(0.0), "sum": torch.zeros(2)}
     clone.step()
     return dict(clone.state[parameter])
