@@ -19,7 +19,6 @@ from benchmarks import (
     process,
     resume,
     seeds,
-    serving,
     sharded,
     start,
 )
@@ -28,6 +27,7 @@ from benchmarks.learning.methods import METHODS
 from benchmarks.learning.tasks import TASKS
 from benchmarks.pipe import run as pipe
 from benchmarks.scale import Scale, scale_of
+from benchmarks.serving import run as serving
 from finetune.config.hyperparameters import Precision
 
 SCALED: dict[str, tuple[Callable[[Scale], None], str]] = {
@@ -95,9 +95,13 @@ def _add_others(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     )
     command.add_argument("--quick", action="store_true", help="smoke test; the figures are meaningless")
     command.set_defaults(run=lambda chosen: sharded.main(quick=chosen.quick))
-    command = commands.add_parser("serving", help="requests per second, compared with calls of the handler")
+    command = commands.add_parser("serving", help="the server, compared with AWS's model server and bare scripts")
+    command.add_argument("--part", action="append", dest="parts", choices=serving.PARTS, help="not all of them")
+    command.add_argument("--overload", type=float, default=0.0, metavar="MINUTES", help="only the overload, this long")
     command.add_argument("--quick", action="store_true", help="smoke test; the figures are meaningless")
-    command.set_defaults(run=lambda chosen: serving.main(quick=chosen.quick))
+    command.set_defaults(
+        run=lambda chosen: serving.main(chosen.parts, overload_minutes=chosen.overload, quick=chosen.quick)
+    )
     command = commands.add_parser("learning", help="accuracy with default settings, compared with other tools")
     command.add_argument("--task", action="append", dest="tasks", choices=[one.name for one in TASKS])
     command.add_argument("--method", action="append", dest="methods", choices=[one.name for one in METHODS])
