@@ -38,13 +38,22 @@ Row = dict[str, Tensor]
 
 
 def image_features(
-    limits: StoreLimits, *, split_index: int = 1, views: int = 2, workers: int = 0, concurrency: int = 1
+    limits: StoreLimits,
+    *,
+    split_index: int = 1,
+    views: int = 2,
+    workers: int = 0,
+    concurrency: int = 1,
+    balanced: bool = False,
 ) -> FeatureBatches:
     backbone = TinyBackbone()
     backbone.module.eval()
     extractor = FeatureExtractor(backbone.split(split_index), 4, 1, CPU, contextlib.nullcontext, concurrency)
     return FeatureBatches(
-        tiny_batches(TinyReader(23), training=True, batch_size=5, workers=workers), extractor, views, limits
+        tiny_batches(TinyReader(23), training=True, batch_size=5, workers=workers, balanced=balanced),
+        extractor,
+        views,
+        limits,
     )
 
 
@@ -86,6 +95,13 @@ def test_image_features_do_not_depend_on_cache_size(split_index: int, limits: St
         epochs(image_features(limits, split_index=split_index, workers=2)),
         epochs(image_features(LIMITS, split_index=split_index)),
     )
+
+
+def test_features_of_records_drawn_several_times_do_not_depend_on_cache_size() -> None:
+    expected = epochs(image_features(LIMITS, balanced=True))
+    assert any(len(set(positions)) < len(positions) for positions, _ in expected)
+    for limits in (StoreLimits(0), StoreLimits(7000)):
+        assert_same(epochs(image_features(limits, balanced=True)), expected)
 
 
 def test_features_in_files_are_identical_and_files_are_removed(tmp_path: Path) -> None:

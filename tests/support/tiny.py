@@ -18,6 +18,7 @@ from finetune.data.bad_records import BadRecords
 from finetune.data.labels import LabelMap
 from finetune.data.loading.batches import Batches, BatchOptions
 from finetune.data.loading.dataset import Dataset
+from finetune.data.loading.sampler import balanced_sampler
 from finetune.data.record import Record
 from finetune.data.transforms.base import ImageTransform
 from finetune.data.transforms.image import ImageGeometry
@@ -122,10 +123,19 @@ class TinyReader:
 
 
 def tiny_batches(
-    reader: TinyReader, *, training: bool, batch_size: int = 8, seed: int = 0, workers: int = 0
+    reader: TinyReader,
+    *,
+    training: bool,
+    batch_size: int = 8,
+    seed: int = 0,
+    workers: int = 0,
+    balanced: bool = False,
 ) -> Batches:
-    """Batches of a whole reader; the training batches are shuffled and augmented."""
+    """Batches of a whole reader; the training batches are augmented, and shuffled or drawn from balanced classes."""
     transform = ImageTransform(ImageGeometry(SIDE, SIDE, "bilinear"), "basic")
     dataset = Dataset(reader, tuple(range(len(reader))), LabelMap(CLASSES, multi_label=False), transform)
-    options = BatchOptions(batch_size, seed, shuffle=training, augment=training, workers=workers, pin_memory=False)
+    sampler = balanced_sampler([reader.labels(index) for index in range(len(reader))]) if balanced else None
+    options = BatchOptions(
+        batch_size, seed, shuffle=training, augment=training, workers=workers, pin_memory=False, sampler=sampler
+    )
     return Batches(dataset, options, BadRecords(reader.channel, 0))

@@ -79,7 +79,12 @@ class TinyTraining:
         )
         size = self.spec.optimization.batch_size
         self.batches = tiny_batches(
-            TinyReader(self.records), training=True, batch_size=size, seed=self.spec.run.seed, workers=self.workers
+            TinyReader(self.records),
+            training=True,
+            batch_size=size,
+            seed=self.spec.run.seed,
+            workers=self.workers,
+            balanced=self.spec.recipes.sampler == "balanced",
         )
         self.task = create_task(self.batches.label_map)
         validation = tiny_batches(TinyReader(30, "validation"), training=False)

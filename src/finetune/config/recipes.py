@@ -43,3 +43,8 @@ class RecipeSpec(Section):
     logit_adjustment: float = Field(
         1.0, gt=0, le=10, description="For loss=logit_adjusted: factor of the logarithms of the class frequencies."
     )
+    sampler: Literal["shuffled", "balanced"] = Field(
+        "shuffled",
+        description="Records of an epoch: each once in random order (shuffled), or as many drawn with replacement "
+        "so that all classes are equally frequent (balanced).",
+    )

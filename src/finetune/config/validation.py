@@ -90,6 +90,15 @@ CONTRADICTIONS = (
         "loss='logit_adjusted' and class_weights='balanced' both compensate for class frequencies: remove one.",
     ),
     Contradiction(
+        frozenset({"sampler", "class_weights", "loss"}),
+        lambda spec: (
+            spec.recipes.sampler == "balanced"
+            and (spec.optimization.class_weights == "balanced" or spec.recipes.loss == "logit_adjusted")
+        ),
+        "sampler='balanced' draws all classes equally often, for which class_weights='balanced' and"
+        " loss='logit_adjusted' would compensate once more: use one of them.",
+    ),
+    Contradiction(
         frozenset({"compile", "activation_checkpointing"}),
         lambda spec: spec.run.compile and spec.distributed.activation_checkpointing,
         "compile and activation_checkpointing cannot both be true: compiled layers choose themselves what to store."

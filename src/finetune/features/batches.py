@@ -57,6 +57,7 @@ class FeatureBatches:
         labels = [dataset.reader.labels(index) for index in dataset.indices]
         self._targets = dataset.label_map.targets(labels).to(extractor.device)
         self._uncached: dict[int, dict[str, Tensor]] = {}
+        self._uses: NDArray[np.int64] = np.zeros(self._count, np.int64)
 
     @property
     def dataset(self) -> Dataset:
@@ -85,8 +86,11 @@ class FeatureBatches:
         """
         view = epoch % self._views
         shares = self._batches.share_of(share).select(self._batches.positions(epoch, first))
-        lists = [np.asarray(positions, np.int64) for positions in shares]
-        missing = self._missing(np.concatenate([np.empty(0, np.int64), *lists]), view)
+        # A sampler may draw a record several times; its features are those of the view.
+        lists = [np.asarray(positions, np.int64) % max(1, self._count) for positions in shares]
+        requested = np.concatenate([np.empty(0, np.int64), *lists])
+        self._uses = np.bincount(requested, minlength=self._count)
+        missing = self._missing(requested[np.sort(np.unique(requested, return_index=True)[1])], view)
         pending = np.zeros(self._count, np.bool_)
         pending[missing] = True
         self._uncached.clear()
@@ -97,7 +101,7 @@ class FeatureBatches:
                 yield self._batch(positions, positions + view * self._count)
 
     def _missing(self, requested: NDArray[np.int64], view: int) -> NDArray[np.int64]:
-        """Return the positions whose features are to be computed, in the requested order."""
+        """Return those of the different positions whose features are to be computed, in the same order."""
         is_missing: NDArray[np.bool_] = self._store.lengths[requested + view * self._count] == NOT_CACHED
         if self._exchange is not None:
             # Hosts differ in what they cached.
@@ -171,10 +175,15 @@ class FeatureBatches:
         index = copy_to_device(torch.from_numpy(positions), self._targets.device)
         return Batch(features, self._targets.index_select(0, index), tuple(positions.tolist()))
 
+    def _take_uncached(self, entry: int) -> dict[str, Tensor]:
+        """Return features that are not cached, and release them if the epoch does not use them again."""
+        self._uses[entry % self._count] -= 1
+        return self._uncached[entry] if self._uses[entry % self._count] else self._uncached.pop(entry)
+
     def _gather_mixed(self, entries: NDArray[np.int64], cached: NDArray[np.bool_]) -> dict[str, Tensor]:
         """Return features that are only partly cached, in the format of `gather`."""
         rows = [
-            self._store.gather(entries[row : row + 1]) if entry_is_cached else self._uncached.pop(int(entry))
+            self._store.gather(entries[row : row + 1]) if entry_is_cached else self._take_uncached(int(entry))
             for row, (entry, entry_is_cached) in enumerate(zip(entries, cached, strict=True))
         ]
         return self._store.merge(rows)

@@ -174,7 +174,7 @@ def prepare(request: Request, interruption: Interruption, scratch: Path, world: 
         request = replace(request, spec=spec)
     plan = make_plan(spec.strategy, spec.optimization, structure_of(backbone, task))
     cache_plan = CachePlan(backbone, plan, spec, numerics)
-    check_recipes(spec, cache_plan)
+    check_recipes(spec, cache_plan, piped="train" in inputs.streams)
     provider = CachedInputProvider(
         cache_plan, loaders, scratch, open_warm_pool(request, world), world, interruption.requested
     )

@@ -8,6 +8,7 @@ from torch import nn
 
 from finetune.config.rules import parse_rules
 from finetune.job.choices.best_metric import choose_best_metric
+from finetune.job.choices.recipes import balances_classes
 from finetune.job.data.inputs import Inputs, training_counts
 from finetune.job.prepare import PreparedJob, structure_of
 from finetune.models.heads import DropoutLinear
@@ -46,7 +47,7 @@ def build_setup(job: PreparedJob) -> Setup:
         has_dropout=_has_dropout(job.backbone.module),
         patience=optimization.early_stopping_patience,
         best_metric=choose_best_metric(spec, inputs),
-        has_class_weights=optimization.class_weights != "none" or spec.recipes.loss == "logit_adjusted",
+        has_class_weights=balances_classes(spec),
         clip_norm=optimization.gradient_clip_norm,
         weight_decay=optimization.weight_decay,
         batch_size=optimization.batch_size,

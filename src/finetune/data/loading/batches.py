@@ -13,6 +13,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from finetune.data.bad_records import BadRecordError, BadRecords
@@ -22,6 +23,7 @@ from finetune.data.loading.examples import ExampleFactory, UncachedExamples
 from finetune.data.loading.length_grouping import ExampleLengths, LengthGroupedBatches
 from finetune.data.loading.order import batch_bounds, epoch_order, record_seed
 from finetune.data.loading.prefetch import Prefetcher, submit_batch
+from finetune.data.loading.sampler import BalancedSampler
 from finetune.data.loading.shares import WHOLE_BATCHES, Share
 from finetune.data.record import Content, Record
 from finetune.errors import DataError
@@ -114,6 +116,7 @@ class BatchOptions:
         max_workers: maximum number of threads when batches are late.
         length: returns the length of an example given its content (0 if it is bad), to group batches by length.
         host: the part of this host, from which all batches are made; `None` if every host has all records.
+        sampler: draws the records of each epoch with replacement; `None` to use each record once.
     """
 
     batch_size: int
@@ -125,12 +128,13 @@ class BatchOptions:
     max_workers: int = 0
     length: Callable[[Content], int] | None = None
     host: HostShard | None = None
+    sampler: BalancedSampler | None = None
 
-    def randomness(self, epoch: int, key: str) -> random.Random | None:
+    def randomness(self, epoch: int, key: str, repetition: int = 0) -> random.Random | None:
         """Return the random numbers for augmenting a record in an epoch; `None` without augmentation."""
         if not self.augment:
             return None
-        return random.Random(record_seed(self.seed, epoch, key))  # noqa: S311 - not cryptographic
+        return random.Random(record_seed(self.seed, epoch, key, repetition))  # noqa: S311 - not cryptographic
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,10 +276,11 @@ class Batches:
         return share.of_host() if self.is_sharded else share
 
     def positions(self, epoch: int, first: int = 0) -> Generator[list[int], None, None]:
-        """Yield the record positions of each batch of an epoch, starting at batch `first`; of this host's batches."""
-        count = len(self._positions)
-        order = epoch_order(count, self._options.seed, epoch) if self._options.shuffle else np.arange(count)
-        order = order + self._positions.start
+        """Yield the record positions of each batch of an epoch, starting at batch `first`; of this host's batches.
+
+        The number of records is added to the position of a record for each time it was drawn before in the epoch.
+        """
+        order = self._order(epoch)
         if self._by_length is None:
             for start, stop in self._bounds[first:]:
                 yield order[start:stop].tolist()
@@ -284,6 +289,14 @@ class Batches:
         with closing(self._by_length.batches(order, self._bounds, epoch, first)) as batches:
             for positions in batches:
                 yield positions.tolist()
+
+    def _order(self, epoch: int) -> NDArray[np.int64]:
+        count, options = len(self._positions), self._options
+        if options.sampler is not None:
+            draws = options.sampler.order(options.seed, epoch)
+            return draws // count * len(self.dataset) + draws % count + self._positions.start
+        order = epoch_order(count, options.seed, epoch) if options.shuffle else np.arange(count)
+        return order + self._positions.start
 
     def prepare(self, lists: Iterable[Sequence[int]], epoch: int) -> Generator[Batch, None, None]:
         """Yield one batch per list of positions, augmented as in `epoch`.
@@ -337,10 +350,11 @@ class Batches:
     def _examples(self, positions: Sequence[int], epoch: int, stopped: Callable[[], bool]) -> list[_Example | _Bad]:
         return [self._example(position, epoch) for position in positions if not stopped()]
 
-    def _example(self, position: int, epoch: int) -> _Example | _Bad:
+    def _example(self, draw: int, epoch: int) -> _Example | _Bad:
+        repetition, position = divmod(draw, len(self.dataset))
         key, index, reader = self.dataset.key(position), self.dataset.indices[position], self.dataset.reader
         try:
-            randomness = self._options.randomness(epoch, key)
+            randomness = self._options.randomness(epoch, key, repetition)
             inputs = self._example_factory.example(position, lambda: reader.read(index).content, randomness)
         except BadRecordError as error:
             return _Bad(key, str(error))

@@ -121,7 +121,7 @@ class LengthGroupedBatches:
         """Yield the positions of each batch, starting at batch `first`.
 
         Args:
-            order: positions in epoch order.
+            order: positions in epoch order; the number of records is added for each repetition of a record.
             bounds: start and stop of each batch.
             epoch: epoch number.
             first: number of batches to skip.
@@ -134,7 +134,9 @@ class LengthGroupedBatches:
             for number, positions in enumerate(measured_pools, first_pool):
                 sizes = [stop - start for start, stop in pools[number]]
                 batch_order = self._batch_order(len(sizes), epoch, number)
-                yield from group_by_length(positions, self._lengths[positions], sizes, batch_order)[skipped:]
+                yield from group_by_length(positions, self._lengths[self._records(positions)], sizes, batch_order)[
+                    skipped:
+                ]
                 skipped = 0
 
     def _batch_order(self, batches: int, epoch: int, pool: int) -> NDArray[np.int64]:
@@ -142,7 +144,8 @@ class LengthGroupedBatches:
 
     def _pools_with_lengths(self, pools: Sequence[NDArray[np.int64]]) -> Generator[NDArray[np.int64], None, None]:
         """Yield each pool once its lengths are known."""
-        unknown = [pool[self._lengths[pool] < 0] for pool in pools]
+        records = [self._records(pool) for pool in pools]
+        unknown = [own[self._lengths[own] < 0] for own in records]
         if not self._workers or not any(map(len, unknown)):
             for pool, missing in zip(pools, unknown, strict=True):
                 self._lengths[missing] = self._example_lengths(missing)
@@ -155,6 +158,9 @@ class LengthGroupedBatches:
             for pool, missing, futures in iterate_ahead(submitted, lambda: 1):
                 self._lengths[missing] = [length for future in futures for length in future.result()]
                 yield pool
+
+    def _records(self, order: NDArray[np.int64]) -> NDArray[np.int64]:
+        return order % max(1, len(self._lengths))
 
     def _submit(self, workers: WorkerPool, positions: NDArray[np.int64]) -> list[Future[list[int]]]:
         pieces = np.array_split(positions, workers.size)

@@ -31,12 +31,18 @@ def pool_order(count: int, seed: int, epoch: int, pool: int) -> NDArray[np.int64
     return np.argsort(np.random.PCG64(seeds).random_raw(count), kind="stable").astype(np.int64, copy=False)
 
 
-def record_seed(seed: int, epoch: int, key: str) -> int:
+def record_seed(seed: int, epoch: int, key: str, repetition: int = 0) -> int:
     """Return the seed for the randomness of one record in one epoch, in `0..2**64-1`.
 
     It depends on the record's key, not on its position, so it does not change with the split or the order.
+
+    Args:
+        seed: non-negative seed.
+        epoch: non-negative epoch number.
+        key: key of the record.
+        repetition: how often the record was drawn before in the epoch.
     """
-    identity = f"{seed}:{epoch}:{key}".encode()
+    identity = (f"{seed}:{epoch}:{key}" if not repetition else f"{seed}:{epoch}:{repetition}:{key}").encode()
     return int.from_bytes(hashlib.blake2b(identity, digest_size=8).digest(), "little")
 
 

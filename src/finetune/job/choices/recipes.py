@@ -7,14 +7,24 @@ from finetune.errors import UserError
 from finetune.features.plan import CachePlan
 
 
-def check_recipes(spec: JobSpec, cache_plan: CachePlan) -> None:
+def check_recipes(spec: JobSpec, cache_plan: CachePlan, *, piped: bool) -> None:
     """Check that the recipes of a job can be applied to its inputs.
+
+    Args:
+        spec: hyperparameters.
+        cache_plan: caching of the frozen layers.
+        piped: whether the training records are streamed.
 
     Raises:
         UserError: one of them cannot.
     """
     if not spec.strategy.trains:
         return
+    if piped and spec.recipes.sampler == "balanced":
+        raise UserError(
+            "sampler='balanced' draws records in any order, and the channel 'train' is in Pipe mode: use File or"
+            " FastFile mode, or class_weights=balanced."
+        )
     if spec.recipes.cutmix and _is_image_job(cache_plan) and freezes(cache_plan):
         raise UserError(
             f"cutmix={spec.recipes.cutmix:g} pastes rectangles of images, but strategy={spec.strategy.name} trains on"
@@ -31,10 +41,19 @@ def recipe_lines(spec: JobSpec, cache_plan: CachePlan) -> list[str]:
         mixed = "images and outputs of frozen layers" if freezes(cache_plan) else "images"
         parts += [f"mixup of {mixed} (alpha {recipes.mixup:g})"] if recipes.mixup else []
         parts += [f"CutMix (alpha {recipes.cutmix:g})"] if recipes.cutmix else []
+    parts += ["classes drawn equally often"] if recipes.sampler == "balanced" else []
     parts += [f"focal loss (gamma {recipes.focal_gamma:g})"] if recipes.loss == "focal" else []
     parts += [f"logit-adjusted loss ({recipes.logit_adjustment:g})"] if recipes.loss == "logit_adjusted" else []
     parts += [f"average of the weights (decay {recipes.ema_decay:g})"] if recipes.ema_decay else []
     return [f"recipes   {', '.join(parts)}"] if parts else []
+
+
+def balances_classes(spec: JobSpec) -> bool:
+    """Whether a hyperparameter compensates for classes of different sizes."""
+    recipes = spec.recipes
+    return (
+        spec.optimization.class_weights != "none" or recipes.loss == "logit_adjusted" or recipes.sampler == "balanced"
+    )
 
 
 def freezes(cache_plan: CachePlan) -> bool:

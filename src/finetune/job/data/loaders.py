@@ -12,6 +12,7 @@ from finetune.data.bad_records import BadRecords
 from finetune.data.loading.batches import Batches, BatchOptions, BatchSource
 from finetune.data.loading.dataset import Dataset, Subset
 from finetune.data.loading.order import batch_bounds
+from finetune.data.loading.sampler import balanced_sampler
 from finetune.data.pipe.batch_shares import StreamSharing
 from finetune.data.pipe.batches import StreamBatches, StreamData, StreamHost
 from finetune.data.record import Content, Reader
@@ -177,6 +178,8 @@ def build_loaders(
             return None
         dataset = Dataset(part.reader, part.indices, inputs.labels, transform)
         host_options = with_host_shard(options(training=training), part, divides=training)
+        if training and spec.recipes.sampler == "balanced" and not spec.strategy.never_takes_steps:
+            host_options = with_balanced_sampler(host_options, part)
         return Batches(dataset, host_options, bad[part.reader.channel])
 
     def source(purpose: str, part: Subset | None, *, training: bool) -> BatchSource | None:
@@ -209,6 +212,12 @@ def build_loaders(
         bad_records=bad,
         rebatch=rebatch,
     )
+
+
+def with_balanced_sampler(options: BatchOptions, part: Subset) -> BatchOptions:
+    """Return the options for batches with equally frequent classes, of the records of this host."""
+    indices = part.indices if options.host is None else [part.indices[position] for position in options.host.positions]
+    return replace(options, sampler=balanced_sampler([part.reader.labels(index) for index in indices]))
 
 
 def _host_batches(stream: StreamPart, batch_size: int, hosts: int) -> int | None:
