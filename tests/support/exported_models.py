@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from finetune.config.hyperparameters import ModelSpec, TaskName
+from finetune.config.parse import parse_hyperparameters
 from finetune.data.labels import LabelMap
 from finetune.data.record import Content
 from finetune.data.transforms.base import Transform
@@ -82,7 +83,7 @@ def evaluate(backbone: Backbone, contents: Sequence[Content], *, multi_label: bo
 
 def transform_of(backbone: Backbone) -> Transform:
     """The evaluation transform, as a job sets it up."""
-    return build_transform(backbone.expects, "none")
+    return build_transform(backbone.expects, parse_hyperparameters({}))
 
 
 def _calibrate_batchnorm(backbone: Backbone, size: int) -> None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from finetune.config.parse import parse_hyperparameters
 from finetune.data.transforms.text import TextTransform
 from finetune.errors import UserError
 from finetune.job.data.loaders import build_transform
@@ -47,7 +48,7 @@ def input_of(backbone: Backbone) -> TextInput:
 
 
 def transform_of(backbone: Backbone) -> TextTransform:
-    transform = build_transform(backbone.expects, "none")
+    transform = build_transform(backbone.expects, parse_hyperparameters({}))
     assert isinstance(transform, TextTransform)
     return transform
 

@@ -21,7 +21,7 @@ ProblemType = Literal["single_label_classification", "multi_label_classification
 """Meaning of the outputs of a model, in the terms of transformers."""
 StrategyName = Literal["feature_extraction", "partial", "full", "gradual", "from_scratch", "evaluate"]
 ScheduleName = Literal["constant", "step", "exponential", "cosine", "linear"]
-Augmentation = Literal["none", "basic", "strong"]
+Augmentation = Literal["none", "basic", "strong", "trivial"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 RecordParts = Literal["auto", "escaped", "plain"]
 Resume = Literal["auto", "never", "required"]
@@ -54,7 +54,9 @@ class DataSpec(Section):
     )
     max_bad_records: int = Field(0, ge=0, description="Number of unreadable records to tolerate before the job fails.")
     augmentation: Augmentation = Field(
-        "basic", description="Augmentation of training images: crop and flip (basic), plus color and geometry (strong)."
+        "basic",
+        description="Augmentation of training images: crop and flip (basic), plus color and geometry (strong) or one "
+        "operation of TrivialAugment (trivial).",
     )
     image_size: int | None = Field(
         None, ge=8, le=4096, description="Input image size in pixels; by default that of the model."

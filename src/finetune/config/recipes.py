@@ -48,3 +48,16 @@ class RecipeSpec(Section):
         description="Records of an epoch: each once in random order (shuffled), or as many drawn with replacement "
         "so that all classes are equally frequent (balanced).",
     )
+    vertical_flip: bool = Field(False, description="Whether augmentation also flips half of the images vertically.")
+    blur: float = Field(0.0, ge=0, le=1, description="Probability of a Gaussian blur of augmented images.")
+    augmentation_strength: float = Field(
+        1.0,
+        gt=0,
+        le=3,
+        description="For augmentation=strong and trivial: factor of the magnitudes of operations, which are limited to "
+        "their ranges.",
+    )
+
+
+IMAGE_AUGMENTATION = ("vertical_flip", "blur", "augmentation_strength")
+"""Hyperparameters that change the augmentation of images."""

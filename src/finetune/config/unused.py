@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 
 from finetune.config.hyperparameters import CheckpointSpec, FeatureSpec, JobSpec, OptimizationSpec, TaskName
 from finetune.config.optimizers import OPTIMIZERS, join_names, optimizers_using
-from finetune.config.recipes import RecipeSpec
+from finetune.config.recipes import IMAGE_AUGMENTATION, RecipeSpec
 from finetune.config.rules import parse_rules
 from finetune.config.section import Section
 
@@ -76,11 +76,14 @@ def _only_head_lr_applies(spec: JobSpec) -> bool:
 
 GRADIENT_HYPERPARAMETERS = (
     *_names_in(OptimizationSpec, "class_weights"),
-    *_names_in(RecipeSpec),
+    *_names_in(RecipeSpec, *IMAGE_AUGMENTATION),
     *("dropout", "compile"),
 )
 """Hyperparameters that have an effect only if the head is trained by gradient steps."""
-_IMAGE_HYPERPARAMETERS = ("image_size", "augmentation", "augmentation_views", "image_column", "mixup", "cutmix")
+_IMAGE_HYPERPARAMETERS = (
+    *("image_size", "augmentation", "augmentation_views", "image_column", "mixup", "cutmix"),
+    *IMAGE_AUGMENTATION,
+)
 _TEXT_HYPERPARAMETERS = ("max_length", "group_by_length", "text_column", "text_pair_column", "header")
 _IMAGES_ONLY = "it applies to images, and the task is text-classification"
 _TEXTS_ONLY = "it applies to texts, and the task is image-classification"
@@ -142,9 +145,14 @@ UNUSED_IN_SPEC: tuple[UnusedRule[JobSpec], ...] = (
     UnusedRule(_IMAGE_HYPERPARAMETERS, lambda spec: spec.data.task == "text-classification", _IMAGES_ONLY),
     UnusedRule(_TEXT_HYPERPARAMETERS, lambda spec: spec.data.task == "image-classification", _TEXTS_ONLY),
     UnusedRule(
-        ("augmentation_views",),
+        ("augmentation_views", *IMAGE_AUGMENTATION),
         lambda spec: spec.data.augmentation == "none",
         "augmentation='none' disables augmentation",
+    ),
+    UnusedRule(
+        ("augmentation_strength",),
+        lambda spec: spec.data.augmentation == "basic",
+        "only augmentation='strong' and 'trivial' use it",
     ),
     UnusedRule(
         ("augmentation_views",),
@@ -174,7 +182,7 @@ UNUSED_IN_JOB: tuple[UnusedRule[JobFacts], ...] = (
         "no layers are frozen from the input on, so there are no features to cache",
     ),
     UnusedRule(
-        ("augmentation",),
+        ("augmentation", *IMAGE_AUGMENTATION),
         lambda job: not job.varies and job.spec.data.augmentation != "none",
         "features of frozen layers are cached for images without augmentation; see augmentation_views",
     ),

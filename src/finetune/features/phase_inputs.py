@@ -9,6 +9,7 @@ from typing import Literal, Protocol
 
 import torch
 
+from finetune.config.recipes import IMAGE_AUGMENTATION
 from finetune.data.loading.batches import Batches, BatchSource
 from finetune.data.loading.device_prefetch import DevicePrefetcher
 from finetune.data.pipe.batches import StreamBatches
@@ -296,7 +297,9 @@ class CachedInputProvider:
     ) -> None:
         """Load the features that an earlier job on this machine saved."""
         backbone, spec = self._cache_plan.backbone, self._cache_plan.spec
-        variation = [spec.data.augmentation, spec.run.seed, views] if batches.is_augmented else []
+        variation: list[object] = [spec.data.augmentation, spec.run.seed, views] if batches.is_augmented else []
+        if variation and (options := spec.recipes.model_dump(include={*IMAGE_AUGMENTATION}, exclude_defaults=True)):
+            variation.append(options)
         prefix = FrozenPrefix(backbone, self._split_index, extractor, self._cache_plan.numerics.name)
         self._warm_features.load(features, lambda: feature_key(prefix, batches, variation, self._world))
 

@@ -12,11 +12,13 @@ from PIL import Image
 from torch import Tensor
 
 from finetune.config.hyperparameters import Augmentation
-from finetune.data.transforms.augmentation import _OPERATIONS, augment
+from finetune.data.transforms.augmentation import _OPERATIONS, AugmentationOptions, augment
 from finetune.data.transforms.base import ImageTransform
 from finetune.data.transforms.image import ImageGeometry, resize_and_crop
 
 _GEOMETRY = ImageGeometry(64, 72, "bilinear")
+PLAIN = AugmentationOptions()
+BLURRED = AugmentationOptions(blur=0.5)
 
 
 def _image(height: int = 90, width: int = 120) -> Tensor:
@@ -24,22 +26,22 @@ def _image(height: int = 90, width: int = 120) -> Tensor:
     return torch.from_numpy(np.array(Image.fromarray(noise).resize((width, height)))).permute(2, 0, 1)
 
 
-@pytest.mark.parametrize("strength", ["basic", "strong"])
+@pytest.mark.parametrize("strength", ["basic", "strong", "trivial"])
 def test_augmentation_is_independent_of_global_state_and_threads(strength: Augmentation) -> None:
     assert strength != "none"
     threads = torch.get_num_threads()
     for seed in range(40):
-        first = augment(_image(), _GEOMETRY, strength, random.Random(seed))
+        first = augment(_image(), _GEOMETRY, strength, random.Random(seed), BLURRED)
         random.seed(seed + 1)
         torch.manual_seed(seed + 2)
         torch.set_num_threads(3)
-        second = augment(_image(), _GEOMETRY, strength, random.Random(seed))
+        second = augment(_image(), _GEOMETRY, strength, random.Random(seed), BLURRED)
         torch.set_num_threads(threads)
         assert torch.equal(first, second)
         assert (first.shape, first.dtype) == ((3, 64, 64), torch.uint8)
 
 
-@pytest.mark.parametrize("strength", ["basic", "strong"])
+@pytest.mark.parametrize("strength", ["basic", "strong", "trivial"])
 def test_global_generators_are_unchanged(strength: Augmentation) -> None:
     assert strength != "none"
     states = random.getstate(), torch.get_rng_state(), np.random.get_state()[1].tolist()  # type: ignore[index]  # a tuple, unless legacy=False
@@ -102,3 +104,36 @@ def test_no_augmentation_without_randomness() -> None:
         transform = ImageTransform(_GEOMETRY, augmentation)
         assert torch.equal(transform(file.getvalue(), None)["pixels"], plain)
     assert not torch.equal(ImageTransform(_GEOMETRY, "basic")(file.getvalue(), random.Random(0))["pixels"], plain)
+
+
+def test_vertical_flips_half_of_the_images() -> None:
+    ramp = torch.arange(200, dtype=torch.uint8)[:, None].expand(3, 200, 150)
+    flipped = [
+        bool(column[0] > column[-1])
+        for seed in range(300)
+        for column in [augment(ramp, _GEOMETRY, "basic", random.Random(seed), AugmentationOptions(True))[0, :, 0]]
+    ]
+    assert 110 < sum(flipped) < 190
+
+
+def test_blur_is_applied_with_its_probability_and_keeps_the_mean() -> None:
+    noise = torch.randint(0, 256, (3, 64, 64), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    pairs = [
+        [augment(noise, _GEOMETRY, "basic", random.Random(seed), options).float() for options in (PLAIN, BLURRED)]
+        for seed in range(100)
+    ]
+    blurred = [(plain, other) for plain, other in pairs if not torch.equal(plain, other)]
+    assert 30 < len(blurred) < 60  # the smallest blurs change nothing
+    for plain, other in blurred:
+        assert other.diff(dim=-1).abs().mean() < plain.diff(dim=-1).abs().mean()
+        torch.testing.assert_close(other.mean(), plain.mean(), rtol=0, atol=2.0)
+
+
+def test_strength_scales_the_operations() -> None:
+    def change(strength: float) -> float:
+        options = AugmentationOptions(strength=strength)
+        images = [augment(_image(), _GEOMETRY, "trivial", random.Random(seed), options).float() for seed in range(60)]
+        plain = [augment(_image(), _GEOMETRY, "basic", random.Random(seed)).float() for seed in range(60)]
+        return float(sum((image - other).abs().mean() for image, other in zip(images, plain, strict=True)))
+
+    assert change(0.2) < change(1.0) < change(3.0)

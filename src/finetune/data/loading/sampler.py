@@ -25,7 +25,7 @@ class BalancedSampler:
         """Return the draws of an epoch, int64 `[count]`: a pure function of its arguments.
 
         The number of records is added to a record for each time it was drawn before in the epoch. As in
-        `epoch_order`, all randomness is the raw output of PCG64, whose remainders are uniform up to the number of records / 2**64.
+        `epoch_order`, all randomness is the raw output of PCG64; its remainders are uniform up to count / 2**64.
         """
         raw = np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(epoch, 3))).random_raw(2 * self.count)
         sizes = np.array([len(records) for records in self.classes], np.uint64)
@@ -40,7 +40,8 @@ def balanced_sampler(labels: Sequence[Sequence[str]]) -> BalancedSampler:
     """Return the sampler of records with these class names; records without any are a class of their own."""
     classes: dict[str | None, list[int]] = {}
     for record, names in enumerate(labels):
-        for name in set(names) or {None}:
+        own: set[str | None] = {*names} or {None}
+        for name in own:
             classes.setdefault(name, []).append(record)
     # In an order that does not depend on the hashes of the names.
     ordered = sorted(classes.items(), key=lambda item: (item[0] is not None, item[0] or ""))

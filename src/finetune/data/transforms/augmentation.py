@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -17,12 +18,30 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as pixel_ops
 
 from finetune.data.transforms.image import ImageGeometry
+from finetune.data.transforms.trivial_augment import trivial_augment
 
 _AREA = (0.35, 1.0)
 _RATIO = (3 / 4, 4 / 3)
 _ERASED_AREA = (0.02, 0.2)
 _ERASED_RATIO = (0.3, 3.3)
 _ERASING_PROBABILITY = 0.5
+_BLUR_SIGMA = (0.1, 2.0)
+"""Standard deviations of the blur in pixels of an image of 224 pixels, as in SimCLR (Chen et al. 2020)."""
+
+
+@dataclass(frozen=True, slots=True)
+class AugmentationOptions:
+    """Options of the augmentation of images.
+
+    Attributes:
+        vertical_flip: whether half of the images are also flipped vertically.
+        blur: probability of a Gaussian blur.
+        strength: factor of the magnitudes of color and geometric operations, which are limited to their ranges.
+    """
+
+    vertical_flip: bool = False
+    blur: float = 0.0
+    strength: float = 1.0
 
 
 def downscale_for_augmentation(pixels: Tensor, geometry: ImageGeometry) -> Tensor:
@@ -51,7 +70,11 @@ def augmentation_source_side(geometry: ImageGeometry) -> int:
 
 
 def augment(
-    pixels: Tensor, geometry: ImageGeometry, strength: Literal["basic", "strong"], rng: random.Random
+    pixels: Tensor,
+    geometry: ImageGeometry,
+    strength: Literal["basic", "strong", "trivial"],
+    rng: random.Random,
+    options: AugmentationOptions = AugmentationOptions(),  # immutable
 ) -> Tensor:
     """Augment an image, uint8 `[3, height, width]` to uint8 `[3, size, size]`: a pure function of its arguments.
 
@@ -60,8 +83,9 @@ def augment(
         geometry: output size and interpolation.
         strength: `basic` applies a random resized crop (35 to 100 % of the area, aspect ratio 3:4 to 4:3) and a
             horizontal flip with probability 0.5; `strong` also applies one or two color or geometric operations, and
-            erases a rectangle with probability 0.5.
+            erases a rectangle with probability 0.5; `trivial` also applies one operation of TrivialAugment.
         rng: source of all random numbers.
+        options: further operations, and the magnitude of the others.
     """
     top, left, height, width = _random_crop(pixels.shape[-2], pixels.shape[-1], rng)
     square = [geometry.size, geometry.size]
@@ -70,12 +94,25 @@ def augment(
     )
     if rng.random() < 0.5:
         result = result.flip(-1)
+    if options.vertical_flip and rng.random() < 0.5:
+        result = result.flip(-2)
     if strength == "strong":
         for operation in rng.sample(_OPERATIONS, rng.randint(1, 2)):
-            result = operation(result, rng.uniform(-1, 1))
+            result = operation(result, max(-1.0, min(1.0, options.strength * rng.uniform(-1, 1))))
         if rng.random() < _ERASING_PROBABILITY:
             result = _erase(result, rng)
+    elif strength == "trivial":
+        result = trivial_augment(result, options.strength, rng)
+    if options.blur and rng.random() < options.blur:
+        result = _blur(result, rng.uniform(*_BLUR_SIGMA) * geometry.size / 224)
     return result
+
+
+def _blur(pixels: Tensor, sigma: float) -> Tensor:
+    # The window of three standard deviations, which must be smaller than twice the reflected image.
+    radius = min(math.ceil(3 * sigma), pixels.shape[-1] - 1)
+    blurred: Tensor = pixel_ops.gaussian_blur(pixels, [2 * radius + 1] * 2, [sigma] * 2)
+    return blurred
 
 
 def _random_crop(height: int, width: int, rng: random.Random) -> tuple[int, int, int, int]:

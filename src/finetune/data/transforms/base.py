@@ -13,6 +13,7 @@ from torch import Tensor
 from finetune.config.hyperparameters import Augmentation
 from finetune.data.record import Content
 from finetune.data.transforms.augmentation import (
+    AugmentationOptions,
     augment,
     augmentation_source_bytes,
     augmentation_source_side,
@@ -49,15 +50,22 @@ class Transform(Protocol):
 class ImageTransform:
     """Encoded image to `pixels`, uint8 `[3, size, size]`; the model normalizes them on its device."""
 
-    def __init__(self, geometry: ImageGeometry, augmentation: Augmentation) -> None:
+    def __init__(
+        self,
+        geometry: ImageGeometry,
+        augmentation: Augmentation,
+        options: AugmentationOptions = AugmentationOptions(),  # noqa: B008  # immutable
+    ) -> None:
         """Initialize the transform.
 
         Args:
             geometry: input geometry of the model.
             augmentation: augmentation to apply when randomness is given.
+            options: its options.
         """
         self._geometry = geometry
         self._augmentation = augmentation
+        self._options = options
         self._warned_names: set[str] = set()
 
     def _warn_once(self, name: str) -> None:
@@ -119,7 +127,7 @@ class ImageTransform:
         """Make an example from the output of `decoded`, without modifying it."""
         if randomness is None or self._augmentation == "none":
             return {"pixels": pixels}
-        return {"pixels": augment(pixels, self._geometry, self._augmentation, randomness)}
+        return {"pixels": augment(pixels, self._geometry, self._augmentation, randomness, self._options)}
 
     def collate(self, examples: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
         """Stack to `pixels` uint8 `[rows, 3, size, size]`, in channels-last memory format.

@@ -40,6 +40,9 @@ def recipe_lines(spec: JobSpec, cache_plan: CachePlan) -> list[str]:
     if _is_image_job(cache_plan):
         mixed = "images and outputs of frozen layers" if freezes(cache_plan) else "images"
         parts += [f"mixup of {mixed} (alpha {recipes.mixup:g})"] if recipes.mixup else []
+        if any(map(cache_plan.augments, cache_plan.plan.phases)):
+            parts += ["vertical flip"] if recipes.vertical_flip else []
+            parts += [f"blur of {recipes.blur:.0%}"] if recipes.blur else []
         parts += [f"CutMix (alpha {recipes.cutmix:g})"] if recipes.cutmix else []
     parts += ["classes drawn equally often"] if recipes.sampler == "balanced" else []
     parts += [f"focal loss (gamma {recipes.focal_gamma:g})"] if recipes.loss == "focal" else []

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from finetune.config.hyperparameters import Augmentation, JobSpec
+from finetune.config.hyperparameters import JobSpec
 from finetune.data.bad_records import BadRecords
 from finetune.data.loading.batches import Batches, BatchOptions, BatchSource
 from finetune.data.loading.dataset import Dataset, Subset
@@ -16,6 +16,7 @@ from finetune.data.loading.sampler import balanced_sampler
 from finetune.data.pipe.batch_shares import StreamSharing
 from finetune.data.pipe.batches import StreamBatches, StreamData, StreamHost
 from finetune.data.record import Content, Reader
+from finetune.data.transforms.augmentation import AugmentationOptions
 from finetune.data.transforms.base import ImageTransform, Transform
 from finetune.data.transforms.image import ImageGeometry
 from finetune.data.transforms.text import TextTransform, TokenLimits
@@ -158,8 +159,7 @@ def build_loaders(
             bad[part.reader.channel].note(key, reason)
     workers, max_workers = worker_counts(spec.run.workers, device, max(1, usable_cores() // world.local_size))
 
-    expects, augmentation = backbone.expects, spec.data.augmentation
-    transform = build_transform(expects, augmentation, _TOKEN_CACHE_BYTES)
+    transform = build_transform(backbone.expects, spec, _TOKEN_CACHE_BYTES)
 
     def options(*, training: bool) -> BatchOptions:
         return BatchOptions(
@@ -186,7 +186,7 @@ def build_loaders(
         stream = inputs.streams.get(purpose)
         if stream is None:
             return batches(part, training=training)
-        stream_transform, buffer = build_transform(expects, augmentation), spec.data.shuffle_buffer
+        stream_transform, buffer = build_transform(backbone.expects, spec), spec.data.shuffle_buffer
         stream_options = options(training=training)
         host: StreamHost | None = None
         if stream.is_sharded:
@@ -233,17 +233,19 @@ def _length(transform: Transform, spec: JobSpec) -> Callable[[Content], int] | N
     return transform.length if isinstance(transform, TextTransform) and spec.data.group_by_length else None
 
 
-def build_transform(expects: ModelInput, augmentation: Augmentation, token_cache_bytes: int = 0) -> Transform:
+def build_transform(expects: ModelInput, spec: JobSpec, token_cache_bytes: int = 0) -> Transform:
     """Build the transform from records to the inputs of a model.
 
     Args:
         expects: preprocessing of the model.
-        augmentation: augmentation of training images.
+        spec: hyperparameters of the augmentation of training records.
         token_cache_bytes: approximate size of the cache of texts and their tokens.
     """
     match expects:
         case ImageInput():
-            return ImageTransform(image_geometry(expects), augmentation)
+            recipes = spec.recipes
+            options = AugmentationOptions(recipes.vertical_flip, recipes.blur, recipes.augmentation_strength)
+            return ImageTransform(image_geometry(expects), spec.data.augmentation, options)
         case TextInput():
             limits = TokenLimits(expects.vocabulary, expects.token_types, expects.borrowed_padding)
             return TextTransform(expects.tokenizer, expects.max_length, cache_bytes=token_cache_bytes, limits=limits)
