@@ -116,3 +116,14 @@ def test_early_stopping_requires_validation_records() -> None:
 def test_all_faults_are_reported_at_once() -> None:
     channels = {"training_data": Request(), "test": Request("text/html", "Tube")}
     assert len(message_for(channels).splitlines()) == 4
+
+
+def test_scripts_for_the_trainer_evaluate_on_the_channel_test() -> None:
+    requested = {"train": Request(), "test": Request()}
+    checked = check_channels(requested, parse_hyperparameters({"num_train_epochs": "3"}))
+    assert checked.by_purpose["validation"].name == "test"
+    assert checked.notes == ("Channel 'test' is used for validation after every epoch, as scripts for the Trainer do.",)
+    with_validation = check_channels(
+        {**requested, "validation": Request()}, parse_hyperparameters({"num_train_epochs": "3"})
+    )
+    assert with_validation.by_purpose.keys() == {"train", "test", "validation"}

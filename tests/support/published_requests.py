@@ -328,3 +328,45 @@ REQUESTS = (
         TRAIN_AND_TEST, "huggingface", _TRAINER,
     ),
 )  # fmt: skip
+
+METRIC_DEFINITIONS: tuple[tuple[str, Mapping[str, str]], ...] = (
+    (
+        "tensorflow_image_classification",
+        {
+            r"val_accuracy: ([0-9\.]+)": "accuracy",
+            r"val_loss: ([0-9\.]+)": "loss",
+            r"- accuracy: ([0-9\.]+)": "train_accuracy",
+            r"- loss: ([0-9\.]+)": "train_loss",
+        },
+    ),
+    ("tensorflow_text_classification", {r"val_accuracy=([0-9\.]+)": "accuracy", r"val_loss: ([0-9\.]+)": "loss"}),
+    ("jumpstart", {r"val_accuracy: ([0-9\.]+)": "accuracy", r"val Acc: ([0-9\.]+)": "accuracy"}),
+    (
+        "huggingface",
+        {
+            r"'eval_accuracy': ([0-9\.]+)": "accuracy",
+            r"'eval_loss': ([0-9\.]+)": "loss",
+            r"'loss': ([0-9\.]+)": "train_loss",
+            r"'eval_f1': ([0-9\.]+)": "f1",
+            r"'epoch': ([0-9\.]+)": "epoch",
+            r"'loss': ([0-9]+(?:.|e\-)[0-9]+),?": "train_loss",
+            r"'learning_rate': ([0-9]+(.|e\-)[0-9]+),?": "learning_rate",
+            r"'eval_accuracy': ([0-9]+(.|e\-)[0-9]+),?": "accuracy",
+            r"'eval_f1': ([0-9]+(.|e\-)[0-9]+),?": "f1",
+            r"train_runtime.*=\D*(.*?)$": "seconds",
+        },
+    ),
+    (
+        "mxnet_image_classification",
+        {
+            r"#quality_metric: host=\S+, epoch=\S+, validation accuracy <score>=\(([0-9\.]+)\)": "accuracy",
+            r"#quality_metric: host=\S+, epoch=\S+, train accuracy <score>=\(([0-9\.]+)\)": "train_accuracy",
+            r"Validation-accuracy=([0-9\.]+)": "accuracy",
+        },
+    ),
+    (
+        "blazingtext",
+        {r"#validation_accuracy: ([0-9\.]+)": "accuracy", r"#train_accuracy: ([0-9\.]+)": "train_accuracy"},
+    ),
+)
+"""Regular expressions of published metric definitions by tool, with the value that they are meant to find."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -114,6 +114,12 @@ def check_channels(requested: Mapping[str, ChannelRequest], spec: JobSpec) -> Ch
     names = {name: _CHANNEL_ALIASES.get(name, name) for name in requested if name not in _CLIENT_CHANNELS}
     by_purpose: dict[str, CheckedChannel] = {}
     faults: list[str] = []
+    notes = [
+        f"Channel {name!r} is ignored: this image does not run user code." for name in requested if name not in names
+    ]
+    if _validates_on_test(names.values(), spec):
+        names = {name: "validation" if purpose == "test" else purpose for name, purpose in names.items()}
+        notes.append("Channel 'test' is used for validation after every epoch, as scripts for the Trainer do.")
     for name, purpose in names.items():
         content_type = _normalize_content_type(requested[name].content_type)
         if purpose not in _CONTENT_TYPES:
@@ -129,10 +135,13 @@ def check_channels(requested: Mapping[str, ChannelRequest], spec: JobSpec) -> Ch
     faults += _missing_channel_faults(by_purpose, spec)
     if faults:
         raise UserError(join_faults(faults))
-    notes = (
-        f"Channel {name!r} is ignored: this image does not run user code." for name in requested if name not in names
-    )
     return Channels(by_purpose, tuple(notes))
+
+
+def _validates_on_test(purposes: Collection[str], spec: JobSpec) -> bool:
+    """Whether the channel `test` has the role of `validation`, as in the tool whose request this is."""
+    has_role = spec.dialect is not None and spec.dialect.evaluates_on_test and spec.strategy.trains
+    return has_role and "test" in purposes and not {"validation", "test_lst"} & set(purposes)
 
 
 def _normalize_content_type(content_type: str | None) -> str | None:

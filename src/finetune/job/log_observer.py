@@ -9,6 +9,7 @@ from torch import Tensor
 
 from finetune.config.hyperparameters import RunSpec
 from finetune.job.data.loaders import Loaders
+from finetune.monitoring.dialect_lines import DialectLines
 from finetune.monitoring.metric_lines import metric_line, solved_line
 from finetune.monitoring.progress import ProgressLogger, format_duration
 from finetune.monitoring.waiting import DataWait, waiting_line
@@ -16,6 +17,7 @@ from finetune.runtime.threads import usable_cores
 from finetune.strategies.plan import Phase
 from finetune.training.saved_state.run_history import RunHistoryFile, process_age
 from finetune.training.saved_state.state import EpochMetrics, TrainingState
+from finetune.training.trainer import Training
 
 logger = logging.getLogger(__name__)
 
@@ -23,11 +25,21 @@ logger = logging.getLogger(__name__)
 class LogObserver:
     """Logs a line per epoch and progress within long ones, and updates the run history after every step."""
 
-    def __init__(self, progress: ProgressLogger, history: RunHistoryFile, loaders: Loaders, spec: RunSpec) -> None:
+    def __init__(
+        self,
+        progress: ProgressLogger,
+        history: RunHistoryFile,
+        loaders: Loaders,
+        spec: RunSpec,
+        dialect: DialectLines,
+        training: Training,
+    ) -> None:
         self._progress = progress
         self._history = history
         self._loaders = loaders
         self._spec = spec
+        self._dialect = dialect
+        self._training = training
         self._waited_before = 0.0
         self._records_before = 0
         self._is_first = True
@@ -55,15 +67,18 @@ class LogObserver:
     def epoch_done(self, epoch: int, row: EpochMetrics, history: list[EpochMetrics]) -> None:
         """Log the metrics of an epoch, its duration, and time lost waiting for batches."""
         del history
-        logger.info("%s", metric_line(epoch, row))
+        learning_rate = float(self._training.stepper.optimizer.param_groups[-1]["lr"])
+        others = self._dialect.epoch(epoch, self._training.epochs, row, learning_rate)
+        for line in (metric_line(epoch, row), *others):
+            logger.info("%s", line)
         seconds = self._progress.seconds()
         logger.info("epoch %d took %s", epoch + 1, format_duration(seconds))
         train = self._loaders.train
         waited, is_set = self._loaders.wait_seconds() - self._waited_before, self._spec.workers is not None
         size = train.prefetcher.size if train else 0
-        line = waiting_line(epoch, DataWait(waited, seconds, size, usable_cores(), is_set))
-        if line:
-            logger.info("%s", line)
+        waiting = waiting_line(epoch, DataWait(waited, seconds, size, usable_cores(), is_set))
+        if waiting:
+            logger.info("%s", waiting)
 
 
 class SolvedHeadLogObserver:

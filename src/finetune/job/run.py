@@ -22,6 +22,7 @@ from finetune.evaluation.predict import EvaluationResult
 from finetune.job.choices.best_metric import choose_best_metric
 from finetune.job.choices.memory import choose_memory, shard_model, use_activation_checkpointing, whole_model
 from finetune.job.data.inputs import target_of
+from finetune.job.dialect_log import dialect_lines, log_final_metrics
 from finetune.job.evaluate import Evaluation, decide_thresholds, evaluate_parts, measure_forgetting
 from finetune.job.export_check import export_and_verify
 from finetune.job.log_observer import LogObserver, SolvedHeadLogObserver
@@ -43,7 +44,6 @@ from finetune.job.rules import build_rule_observer, build_setup, findings_about_
 from finetune.messages import OWN_LOGGER
 from finetune.monitoring.debugger import Debugger, create_debugger
 from finetune.monitoring.json_numbers import finite
-from finetune.monitoring.metric_lines import final_line
 from finetune.monitoring.progress import choose_progress
 from finetune.monitoring.score import BestMetric
 from finetune.monitoring.tensorboard import EventFile
@@ -306,7 +306,8 @@ def build_output_observers(
     if job.head_solver.solves:
         return [SolvedHeadLogObserver(run_history), tracking]
     progress = choose_progress(training.schedule.steps_per_epoch, job.spec.optimization.epochs)
-    return [LogObserver(progress, run_history, job.loaders, job.spec.run), tracking]
+    log = LogObserver(progress, run_history, job.loaders, job.spec.run, dialect_lines(job), training)
+    return [log, tracking]
 
 
 def evaluate_epoch(job: PreparedJob, debugged_inputs: DebuggedInputs, best_metric: str) -> EpochMetrics | None:
@@ -362,7 +363,8 @@ def write_outputs(job: PreparedJob, result: TrainingResult, evaluation: Evaluati
         PlatformError: the model folder cannot be written.
     """
     state, finished = result.state, result.finished
-    logger.info("%s", final_line(evaluation.metrics or metrics_of_best_epoch(state)) or "Nothing was evaluated.")
+    epochs = state.progress.epoch if state is not None else 0
+    log_final_metrics(job, evaluation.metrics or metrics_of_best_epoch(state), epochs)
     failure: Exception | None = result.failure or evaluation.failure
     thresholds, decision = decide_thresholds(job, evaluation.results)
     if thresholds is None and failure is None and state is not None and target_of(job.spec.observe) is not None:

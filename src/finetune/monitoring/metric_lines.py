@@ -93,13 +93,22 @@ def final_line(metrics: Mapping[str, Mapping[str, object]]) -> MetricLine:
     Args:
         metrics: Metrics by part, as in `metrics.json`; undefined ones are left out.
     """
-    values: dict[str, float] = {}
-    for metric in METRICS:
-        part, _, name = metric.name.partition(":")
-        value = _value(metrics.get(part, {}), name)
-        if value is not None:
-            values[metric.name] = value
+    values = final_values(metrics)
     return MetricLine(f"final; {_format_metrics(values)}" if values else "")
+
+
+def final_values(metrics: Mapping[str, Mapping[str, object]]) -> dict[str, float]:
+    """Return the values of the final line by name, such as `validation:accuracy`.
+
+    Args:
+        metrics: Metrics by part, as in `metrics.json`; undefined ones are left out.
+    """
+    values = {
+        metric.name: _value(metrics.get(part, {}), name)
+        for metric in METRICS
+        for part, _, name in [metric.name.partition(":")]
+    }
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _value(metrics: Mapping[str, object], name: str) -> float | None:
