@@ -11,6 +11,8 @@ from typing import Annotated
 import typer
 
 import finetune
+from finetune.cli.compare import compare, report
+from finetune.cli.doctor import doctor
 from finetune.cli.predict import predict
 from finetune.cli.serve import serve
 from finetune.cli.terminal import messages
@@ -28,6 +30,9 @@ app.command()(train)
 app.command()(resume)
 app.command()(predict)
 app.command()(serve)
+app.command()(report)
+app.command()(compare)
+app.command()(doctor)
 
 
 def _print_version(value: bool) -> None:

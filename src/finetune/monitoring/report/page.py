@@ -44,18 +44,8 @@ def page(report: Mapping[str, Any]) -> str:
         Self-contained HTML.
     """
     sections = [element for element in (render(report) for render in _SECTIONS) if element is not None]
-    style = files(__package__ or "").joinpath("report.css").read_text("utf-8")
-    page_head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", http_equiv="Content-Security-Policy", content=POLICY),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("meta", name="color-scheme", content="light dark"),
-        tag("title", report["title"]),
-        tag("style", Html(style)),
-    )
-    body = tag(
-        "body",
+    return html_document(
+        report["title"],
         tag("div", _head(report), _tiles(report), _navigation(sections), class_="top"),
         tag("main", *sections),
         tag(
@@ -63,7 +53,21 @@ def page(report: Mapping[str, Any]) -> str:
             "The data of this report: report.json. Predicted probabilities of every record: *_predictions.csv.",
         ),
     )
-    return "<!doctype html>\n" + tag("html", page_head, body, lang="en") + "\n"
+
+
+def html_document(title: str, *content: Html) -> str:
+    """Build a self-contained document in the style of the report."""
+    style = files(__package__ or "").joinpath("report.css").read_text("utf-8")
+    page_head = tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", http_equiv="Content-Security-Policy", content=POLICY),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("meta", name="color-scheme", content="light dark"),
+        tag("title", title),
+        tag("style", Html(style)),
+    )
+    return "<!doctype html>\n" + tag("html", page_head, tag("body", *content), lang="en") + "\n"
 
 
 def _head(report: Mapping[str, Any]) -> Html:
