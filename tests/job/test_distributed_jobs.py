@@ -114,6 +114,21 @@ def test_job_goes_on_in_another_number_of_processes(zygote: Zygote, tmp_path: Pa
     assert ranks.folder.failure.read_text("utf-8").startswith(cause)
 
 
+def test_fast_order_has_the_same_bits_through_kills_in_the_same_number_of_processes(
+    zygote: Zygote, tmp_path: Path
+) -> None:
+    # Of three summands, unlike of two, the order matters.
+    job = text_job(tmp_path / "job", "full", virtual_devices="3", gradient_accumulation_steps="1", batch_size="12")
+    fast = with_changes(job, distributed_order="fast").request
+    expected = read_output(train_in_ranks(zygote, fast, tmp_path / "whole", 3))
+    ranks = start_ranks(zygote, fast, tmp_path / "killed", 3)
+    assert ranks.wait_for(lambda: any(ranks.folder.checkpoints.glob("step-*/manifest.json")))
+    ranks.send(signal.SIGKILL, {1})
+    assert -signal.SIGKILL in ranks.end()
+    assert_same_bits(read_output(train_in_ranks(zygote, fast, tmp_path / "killed", 3)), expected)
+    assert "Resumed from checkpoint" in (tmp_path / "killed-rank-0.log").read_text("utf-8")
+
+
 def test_processes_beyond_the_virtual_devices_end_and_the_others_train(zygote: Zygote, tmp_path: Path) -> None:
     job = text_job(tmp_path / "job", "full", virtual_devices="2", epochs="1")
     assert_same_result(zygote, job.request, tmp_path, (1, 4))

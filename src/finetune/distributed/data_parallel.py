@@ -67,12 +67,16 @@ class DataParallel(Generic[Result]):
         if world.size > 1:
             self._ddp = DistributedDataParallel(
                 # All processes have the same weights: they load the same files, and rank 0 sends checkpoints to all.
-                _Module(module, forward),
+                _Module(self._parameters, forward),
                 process_group=world.group,
                 broadcast_buffers=False,
                 init_sync=False,
             )
             self._ddp.register_comm_hook(None, self._reduce_bucket)
+            # DistributedDataParallel assigns parameters to buckets again after its first backward pass. Jobs resume in
+            # any step, and the order of NCCL's and gloo's sums depends on the place in a bucket: assign them once.
+            self._ddp.reducer._push_all_rebuilt_params()
+            self._ddp.reducer._rebuild_buckets()
             self.forward = self._ddp
 
     def step(self, passes: Sequence[int], run_shard: Callable[[int, PassContext], Tensor], totals: int) -> Tensor:
@@ -108,10 +112,6 @@ class DataParallel(Generic[Result]):
             self._totals.end_shard(shard, added)
         if not overlaps:
             self._reduce_gradients()
-        elif self._ddp is not None:
-            # After its first backward pass, DistributedDataParallel agrees on the order of the buckets. It would do so
-            # in the next forward pass, but not every process has one in every step.
-            self._ddp.reducer._rebuild_buckets()
         return self._totals.finish(totals)
 
     def close(self) -> None:
@@ -178,11 +178,14 @@ class DataParallel(Generic[Result]):
 
 
 class _Module(nn.Module):
-    """Module whose forward pass is a given function, as DistributedDataParallel calls modules only."""
+    """Module whose forward pass is a given function, as DistributedDataParallel calls modules only.
 
-    def __init__(self, module: nn.Module, forward: Forward[Result]) -> None:
+    Its parameters are in reverse order, about that in which their gradients are computed and exchanged.
+    """
+
+    def __init__(self, parameters: Sequence[nn.Parameter], forward: Forward[Result]) -> None:
         super().__init__()
-        self.module = module
+        self.reversed_parameters = nn.ParameterList(reversed(parameters))
         self._forward = forward
 
     def forward(self, inputs: Mapping[str, Tensor]) -> object:
