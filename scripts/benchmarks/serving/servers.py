@@ -94,9 +94,7 @@ def aws_server(served: Served, folder: Path, *, threads: int | None = None) -> I
         threads: threads per worker; by default as many as PyTorch chooses.
     """
     folder.mkdir()
-    made = subprocess.run(
-        [ROOT / "scripts" / "environment", "model-server"], stdout=subprocess.PIPE, text=True, check=True
-    )
+    made = subprocess.run([ROOT / "scripts" / "environment", "serving"], stdout=subprocess.PIPE, text=True, check=True)
     environment, port, model = Path(made.stdout.strip()), _free_port(), served.root / "model"
     settings = folder / "mms.properties"
     settings.write_text(_MODEL_SERVER_SETTINGS.format(port=port, handler_service=_HANDLER_SERVICE), encoding="utf-8")
