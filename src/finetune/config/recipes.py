@@ -34,6 +34,13 @@ class RecipeSpec(Section):
         description="Decay per step of an exponential moving average of the weights, such as 0.999, which is evaluated "
         "and exported in place of the weights.",
     )
+    drop_path: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="Stochastic depth: probability of skipping the last residual block in training, rising from 0 in "
+        "the first; by default that of the model.",
+    )
     loss: LossName = Field(
         "cross_entropy",
         description="Loss: cross-entropy, focal (weights records that are predicted well less), or logit_adjusted "

@@ -103,7 +103,11 @@ UNUSED_IN_SPEC: tuple[UnusedRule[JobSpec], ...] = (
         "strategy='evaluate' does not train",
     ),
     UnusedRule(("unfrozen_groups",), lambda spec: spec.strategy.name != "partial", "only strategy='partial' uses it"),
-    UnusedRule(("layer_decay", "sharding"), lambda spec: spec.strategy.trains_head_only, "only the head is trained"),
+    UnusedRule(
+        ("layer_decay", "sharding", "drop_path"),
+        lambda spec: spec.strategy.trains_head_only,
+        "only the head is trained",
+    ),
     UnusedRule(
         ("head_solver",), lambda spec: not spec.strategy.trains_head_only, "only strategy='feature_extraction' uses it"
     ),

@@ -24,7 +24,7 @@ from finetune.features.phase_inputs import CachedInputProvider
 from finetune.features.plan import CachePlan
 from finetune.features.reuse.warm_pool import WarmPool
 from finetune.job.choices.head_solver import TRAINED_WITH_OTHER_LAYERS, HeadSolver, choose_head_solver
-from finetune.job.choices.recipes import check_recipes
+from finetune.job.choices.recipes import check_recipes, use_drop_path
 from finetune.job.data.inputs import (
     Inputs,
     announced_classes,
@@ -162,6 +162,7 @@ def prepare(request: Request, interruption: Interruption, scratch: Path, world: 
         model_request, labels=inputs.labels.names, sixteen_bit_depth=depth, labels_ordered=ordered
     )
     backbone = load_backbone(complete_request, source)
+    use_drop_path(spec, backbone)
     numerics = supported_numerics(
         numerics, backbone.module, spec.run.precision, lambda: has_padding_only_columns(backbone)
     )

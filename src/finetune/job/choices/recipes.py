@@ -5,6 +5,8 @@ from __future__ import annotations
 from finetune.config.hyperparameters import JobSpec
 from finetune.errors import UserError
 from finetune.features.plan import CachePlan
+from finetune.models.backbone import Backbone
+from finetune.models.drop_path import set_drop_path
 
 
 def check_recipes(spec: JobSpec, cache_plan: CachePlan, *, piped: bool) -> None:
@@ -32,6 +34,22 @@ def check_recipes(spec: JobSpec, cache_plan: CachePlan, *, piped: bool) -> None:
         )
 
 
+def use_drop_path(spec: JobSpec, backbone: Backbone) -> None:
+    """Set the stochastic depth of the model that is trained.
+
+    Raises:
+        UserError: the model has none.
+    """
+    rate = spec.recipes.drop_path
+    if rate is None or not spec.strategy.trains or spec.strategy.trains_head_only:
+        return
+    if not set_drop_path(backbone.module, rate):
+        raise UserError(
+            f"drop_path={rate:g}, but {backbone.name} has no stochastic depth: remove drop_path, or use a model with"
+            " it, such as convnext_tiny, swin_t or the vision transformers of timm."
+        )
+
+
 def recipe_lines(spec: JobSpec, cache_plan: CachePlan) -> list[str]:
     """One line for the plan with the recipes in use; none if all are off."""
     if not spec.strategy.trains:
@@ -44,6 +62,8 @@ def recipe_lines(spec: JobSpec, cache_plan: CachePlan) -> list[str]:
             parts += ["vertical flip"] if recipes.vertical_flip else []
             parts += [f"blur of {recipes.blur:.0%}"] if recipes.blur else []
         parts += [f"CutMix (alpha {recipes.cutmix:g})"] if recipes.cutmix else []
+    if recipes.drop_path is not None and not spec.strategy.trains_head_only:
+        parts.append(f"stochastic depth up to {recipes.drop_path:g}")
     parts += ["classes drawn equally often"] if recipes.sampler == "balanced" else []
     parts += [f"focal loss (gamma {recipes.focal_gamma:g})"] if recipes.loss == "focal" else []
     parts += [f"logit-adjusted loss ({recipes.logit_adjustment:g})"] if recipes.loss == "logit_adjusted" else []
