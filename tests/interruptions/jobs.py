@@ -18,9 +18,15 @@ from tests.support.tiny_transformers import WORDS, write_folder
 STRATEGIES: Mapping[str, Mapping[str, str]] = {
     "feature_extraction": {"optimizer": "sgd"},
     "partial": {"unfrozen_groups": "1", "gradient_clip_norm": "0.5"},
-    "full": {"gradient_accumulation_steps": "2", "label_smoothing": "0.1"},
-    "gradual": {"layer_decay": "0.8"},
-    "from_scratch": {"optimizer": "rmsprop", "class_weights": "balanced", "lr_schedule": "constant"},
+    "full": {"gradient_accumulation_steps": "2", "label_smoothing": "0.1", "mixup": "0.4", "cutmix": "1"},
+    "gradual": {"layer_decay": "0.8", "sampler": "balanced", "augmentation": "trivial", "word_deletion": "0.2"},
+    "from_scratch": {
+        "optimizer": "rmsprop",
+        "class_weights": "balanced",
+        "lr_schedule": "constant",
+        "ema_decay": "0.9",
+        "loss": "focal",
+    },
 }
 _FP32_STRATEGIES = ("feature_extraction", "full", "gradual")
 """Strategies of image jobs in fp32, which takes two thirds of the time. The others have the default, bf16 on many

@@ -10,19 +10,20 @@ import torch
 from torch import nn
 from torchvision.models.convnext import CNBlockConfig, ConvNeXt
 from torchvision.ops import StochasticDepth
-from transformers import ConvNextConfig, ConvNextForImageClassification, SwinConfig, SwinForImageClassification
+from transformers import AutoModelForImageClassification, ConvNextConfig, SwinConfig
 
 from finetune.models.drop_path import set_drop_path
 
-CONVNEXT = ConvNextConfig(hidden_sizes=[4, 4, 8, 8], depths=[1, 1, 2, 1], num_labels=3)
+from_config: Callable[..., nn.Module] = AutoModelForImageClassification.from_config
+CONVNEXT = ConvNextConfig(hidden_sizes=[4, 4, 8, 8], depths=[1, 1, 2, 1])
 SWIN = SwinConfig(
     image_size=32, patch_size=2, embed_dim=8, depths=[1, 2], num_heads=[1, 2], window_size=2, drop_path_rate=0.0
 )
 MODELS: dict[str, tuple[Callable[[], nn.Module], int]] = {
     "torchvision": (lambda: ConvNeXt([CNBlockConfig(4, 8, 2), CNBlockConfig(8, None, 3)], num_classes=3), 5),
     "timm": (lambda: timm.create_model("test_vit", num_classes=3), 6),
-    "transformers, ConvNeXt": (lambda: ConvNextForImageClassification(CONVNEXT), 5),
-    "transformers, Swin": (lambda: SwinForImageClassification(SWIN), 3),
+    "transformers, ConvNeXt": (lambda: from_config(CONVNEXT), 5),
+    "transformers, Swin": (lambda: from_config(SWIN), 3),
 }
 
 

@@ -123,6 +123,33 @@ def test_interruption_after_any_step_changes_no_bit_with_any_cache(strategy: str
         assert second.state.best.epoch == whole.state.best.epoch
 
 
+RECIPES = {
+    "mixup": "0.4",
+    "ema_decay": "0.8",
+    "sampler": "balanced",
+    "loss": "focal",
+    "gradient_accumulation_steps": "2",
+    "class_weights": '{"up": 2}',
+}
+
+
+@pytest.mark.parametrize("settings", [{"cutmix": "1"}, {"strategy": "gradual", "cache_size_gb": "0.00001"}])
+def test_interruption_with_several_recipes_changes_no_bit(settings: dict[str, str]) -> None:
+    spec = request(**RECIPES, **settings)
+    whole = TinyTraining(spec)
+    assert whole.fit()
+    for stop_after in (1, whole.state.progress.step // 2):
+        first = TinyTraining(spec, stop_after=stop_after)
+        assert not first.fit()
+        second = TinyTraining(spec, workers=2)
+        second.load(first.saved())
+        assert second.fit()
+        assert_same_bits(weights_of(second), weights_of(whole))
+        assert_same_bits(second.state.average.state_dict(), whole.state.average.state_dict())
+        assert_same_bits(second.state.best.weights, whole.state.best.weights)
+        assert second.state.history.rows == whole.state.history.rows
+
+
 @pytest.mark.parametrize("strategy", ["feature_extraction", "partial", "gradual"])
 @pytest.mark.parametrize("augmentation", [{"augmentation": "none"}, {"augmentation_views": "3"}])
 def test_cache_changes_no_bit(strategy: str, augmentation: dict[str, str]) -> None:

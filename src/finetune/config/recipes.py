@@ -64,7 +64,20 @@ class RecipeSpec(Section):
         description="For augmentation=strong and trivial: factor of the magnitudes of operations, which are limited to "
         "their ranges.",
     )
+    word_deletion: float = Field(
+        0.0, ge=0, le=0.9, description="Augmentation of training texts: probability of deleting a word, such as 0.1."
+    )
+    word_swap: float = Field(
+        0.0, ge=0, le=1, description="Augmentation of training texts: swaps of two words, per word, such as 0.1."
+    )
+
+    @property
+    def augments_texts(self) -> bool:
+        """Whether training texts are augmented."""
+        return bool(self.word_deletion or self.word_swap)
 
 
 IMAGE_AUGMENTATION = ("vertical_flip", "blur", "augmentation_strength")
 """Hyperparameters that change the augmentation of images."""
+TEXT_AUGMENTATION = ("word_deletion", "word_swap")
+"""Hyperparameters that augment texts."""

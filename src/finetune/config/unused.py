@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 
 from finetune.config.hyperparameters import CheckpointSpec, FeatureSpec, JobSpec, OptimizationSpec, TaskName
 from finetune.config.optimizers import OPTIMIZERS, join_names, optimizers_using
-from finetune.config.recipes import IMAGE_AUGMENTATION, RecipeSpec
+from finetune.config.recipes import IMAGE_AUGMENTATION, TEXT_AUGMENTATION, RecipeSpec
 from finetune.config.rules import parse_rules
 from finetune.config.section import Section
 
@@ -76,7 +76,7 @@ def _only_head_lr_applies(spec: JobSpec) -> bool:
 
 GRADIENT_HYPERPARAMETERS = (
     *_names_in(OptimizationSpec, "class_weights"),
-    *_names_in(RecipeSpec, *IMAGE_AUGMENTATION),
+    *_names_in(RecipeSpec, *IMAGE_AUGMENTATION, *TEXT_AUGMENTATION),
     *("dropout", "compile"),
 )
 """Hyperparameters that have an effect only if the head is trained by gradient steps."""
@@ -84,7 +84,10 @@ _IMAGE_HYPERPARAMETERS = (
     *("image_size", "augmentation", "augmentation_views", "image_column", "mixup", "cutmix"),
     *IMAGE_AUGMENTATION,
 )
-_TEXT_HYPERPARAMETERS = ("max_length", "group_by_length", "text_column", "text_pair_column", "header")
+_TEXT_HYPERPARAMETERS = (
+    *("max_length", "group_by_length", "text_column", "text_pair_column", "header"),
+    *TEXT_AUGMENTATION,
+)
 _IMAGES_ONLY = "it applies to images, and the task is text-classification"
 _TEXTS_ONLY = "it applies to texts, and the task is image-classification"
 
@@ -189,6 +192,11 @@ UNUSED_IN_JOB: tuple[UnusedRule[JobFacts], ...] = (
         ("augmentation", *IMAGE_AUGMENTATION),
         lambda job: not job.varies and job.spec.data.augmentation != "none",
         "features of frozen layers are cached for images without augmentation; see augmentation_views",
+    ),
+    UnusedRule(
+        TEXT_AUGMENTATION,
+        lambda job: not job.varies and job.spec.recipes.augments_texts,
+        "features of frozen layers are cached for texts without augmentation; see feature_cache",
     ),
     UnusedRule(
         ("cache_size_gb",),

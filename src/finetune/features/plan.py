@@ -54,7 +54,9 @@ class CachePlan:
     @property
     def is_augmented(self) -> bool:
         """Whether training records are augmented, at least where no features of them are cached."""
-        return self.spec.data.augmentation != "none" and self.backbone.expects.is_augmentable
+        if not self.backbone.expects.is_augmentable:
+            return self.spec.recipes.augments_texts
+        return self.spec.data.augmentation != "none"
 
     @property
     def views(self) -> int:
@@ -63,7 +65,8 @@ class CachePlan:
             return 1
         if not self.is_cache_enabled:
             return self.spec.optimization.epochs
-        return self.spec.features.views or 1
+        # Texts have no cached views.
+        return (self.spec.features.views or 1) if self.backbone.expects.is_augmentable else 1
 
     def split_index(self, phase: Phase) -> int:
         """Return the number of layer groups in the frozen prefix of a phase; 0 without trainable groups."""

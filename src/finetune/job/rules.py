@@ -43,7 +43,7 @@ def build_setup(job: PreparedJob) -> Setup:
         multi_label=inputs.labels.multi_label,
         has_validation=inputs.validation is not None or "validation" in inputs.streams,
         is_piped="train" in inputs.streams,
-        augmentation=spec.data.augmentation if varies else "none",
+        augmentation=spec.data.augmentation if varies and expects.modality == "image" else "none",
         has_dropout=_has_dropout(job.backbone.module),
         patience=optimization.early_stopping_patience,
         best_metric=choose_best_metric(spec, inputs),

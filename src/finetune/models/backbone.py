@@ -28,7 +28,7 @@ class ImageInput:
 
     Attributes:
         modality: kind of records.
-        is_augmentable: whether records can be augmented.
+        is_augmentable: whether cached features can be those of augmented views.
         max_length: length of an input, 1 since images have no sequence dimension.
         size: side of the square crop, the input size of the model, in pixels.
         resize: length of the shorter side before the crop, in pixels; of both sides with `stretch`.
@@ -83,7 +83,7 @@ class TextInput:
 
     Attributes:
         modality: kind of records.
-        is_augmentable: whether records can be augmented.
+        is_augmentable: whether cached features can be those of augmented views.
         tokenizer: tokenizer of the model, with padding side and token set.
         max_length: maximum sequence length in tokens, including special tokens.
         vocabulary: number of embedded tokens; texts with a higher token id are refused. `None` for no limit.

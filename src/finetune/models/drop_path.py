@@ -1,7 +1,7 @@
 """Stochastic depth: in training, residual branches of random records are skipped.
 
-Huang et al. 2016, https://arxiv.org/abs/1603.09382. Layers of timm and transformers are replaced by those of torchvision,
-which have no parameters; outside training they do nothing.
+Huang et al. 2016, https://arxiv.org/abs/1603.09382. Layers of timm and transformers are replaced by those of
+torchvision, which have no parameters; outside training they do nothing.
 """
 
 from __future__ import annotations

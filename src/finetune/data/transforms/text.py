@@ -15,6 +15,7 @@ from torch import Tensor
 
 from finetune.data.bad_records import BadRecordError
 from finetune.data.record import Content
+from finetune.data.transforms.text_augmentation import TextAugmentation
 from finetune.data.transforms.text_excerpts import ExcerptTokenizer
 from finetune.errors import UserError
 
@@ -60,6 +61,7 @@ class TextTransform:
         pad_to_multiple_of: int = 1,
         cache_bytes: int = 0,
         limits: TokenLimits | None = None,
+        augmentation: TextAugmentation = TextAugmentation(),  # noqa: B008  # immutable
     ) -> None:
         """Copy the backend of a fast tokenizer.
 
@@ -70,6 +72,7 @@ class TextTransform:
             pad_to_multiple_of: the length of a batch is rounded up to a multiple of this.
             cache_bytes: approximate size of the cache of texts and their tokens, which avoids repeated tokenization.
             limits: limits of the model that receives the tokens.
+            augmentation: augmentation to apply when randomness is given.
 
         Raises:
             UserError: the tokenizer is not a fast tokenizer.
@@ -82,17 +85,21 @@ class TextTransform:
         if "token_type_ids" in tokenizer.model_input_names:
             self._padding["token_type_ids"] = int(tokenizer.pad_token_type_id)
         self._limits = limits or TokenLimits()
+        self._augmentation = augmentation
         self._has_warned = False
         self._cache: dict[tuple[str, ...], tuple[bytes, bytes]] = {}
         self._cache_budget = cache_bytes
 
-    def __call__(self, content: Content, randomness: random.Random | None) -> dict[str, Tensor]:  # noqa: ARG002 - texts are not augmented
-        """Tokenize the content: int64 `[length]` for each input.
+    def __call__(self, content: Content, randomness: random.Random | None) -> dict[str, Tensor]:
+        """Augment and tokenize the content: int64 `[length]` for each input.
 
         Raises:
             BadRecordError: a text contains an unpaired surrogate, or has no tokens.
         """
-        tokens, types = self._encode_cached(content)
+        if randomness is None or not self._augmentation.is_active or isinstance(content, bytes):
+            tokens, types = self._encode_cached(content)
+        else:
+            tokens, types = self._encode(tuple(self._augmentation(text, randomness) for text in content))
         ids = torch.from_numpy(np.frombuffer(tokens, np.int32).astype(np.int64))
         values = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
         if "token_type_ids" in self._padding:

@@ -62,6 +62,9 @@ def recipe_lines(spec: JobSpec, cache_plan: CachePlan) -> list[str]:
             parts += ["vertical flip"] if recipes.vertical_flip else []
             parts += [f"blur of {recipes.blur:.0%}"] if recipes.blur else []
         parts += [f"CutMix (alpha {recipes.cutmix:g})"] if recipes.cutmix else []
+    elif any(map(cache_plan.augments, cache_plan.plan.phases)):
+        parts += [f"deletion of {recipes.word_deletion:.0%} of the words"] if recipes.word_deletion else []
+        parts += [f"swaps of {recipes.word_swap:.0%} of the words"] if recipes.word_swap else []
     if recipes.drop_path is not None and not spec.strategy.trains_head_only:
         parts.append(f"stochastic depth up to {recipes.drop_path:g}")
     parts += ["classes drawn equally often"] if recipes.sampler == "balanced" else []

@@ -20,6 +20,7 @@ from finetune.data.transforms.augmentation import AugmentationOptions
 from finetune.data.transforms.base import ImageTransform, Transform
 from finetune.data.transforms.image import ImageGeometry
 from finetune.data.transforms.text import TextTransform, TokenLimits
+from finetune.data.transforms.text_augmentation import TextAugmentation
 from finetune.distributed.world import World
 from finetune.job.data.inputs import Inputs
 from finetune.job.data.sharded_channels import host_batch_size, with_host_shard
@@ -161,12 +162,15 @@ def build_loaders(
 
     transform = build_transform(backbone.expects, spec, _TOKEN_CACHE_BYTES)
 
+    is_image = isinstance(transform, ImageTransform)
+    augments = spec.data.augmentation != "none" if is_image else spec.recipes.augments_texts
+
     def options(*, training: bool) -> BatchOptions:
         return BatchOptions(
             batch_size=spec.optimization.batch_size * (1 if training else _EVALUATION_FACTOR),
             seed=spec.run.seed,
             shuffle=training,
-            augment=training and spec.data.augmentation != "none",
+            augment=training and augments,
             workers=workers,
             pin_memory=device.type == "cuda",
             max_workers=max_workers,
@@ -248,7 +252,10 @@ def build_transform(expects: ModelInput, spec: JobSpec, token_cache_bytes: int =
             return ImageTransform(image_geometry(expects), spec.data.augmentation, options)
         case TextInput():
             limits = TokenLimits(expects.vocabulary, expects.token_types, expects.borrowed_padding)
-            return TextTransform(expects.tokenizer, expects.max_length, cache_bytes=token_cache_bytes, limits=limits)
+            words = TextAugmentation(spec.recipes.word_deletion, spec.recipes.word_swap)
+            return TextTransform(
+                expects.tokenizer, expects.max_length, cache_bytes=token_cache_bytes, limits=limits, augmentation=words
+            )
 
 
 def image_geometry(expects: ImageInput) -> ImageGeometry:
