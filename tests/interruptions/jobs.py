@@ -17,8 +17,8 @@ from tests.support.tiny_transformers import WORDS, write_folder
 
 STRATEGIES: Mapping[str, Mapping[str, str]] = {
     "feature_extraction": {"optimizer": "sgd"},
-    "partial": {"unfrozen_groups": "1", "gradient_clip_norm": "0.5"},
-    "full": {"gradient_accumulation_steps": "2", "label_smoothing": "0.1", "mixup": "0.4", "cutmix": "1"},
+    "partial": {"unfrozen_groups": "1", "gradient_clip_norm": "0.5", "mixup": "0.4"},
+    "full": {"gradient_accumulation_steps": "2", "label_smoothing": "0.1"},
     "gradual": {"layer_decay": "0.8", "sampler": "balanced", "augmentation": "trivial", "word_deletion": "0.2"},
     "from_scratch": {
         "optimizer": "rmsprop",
