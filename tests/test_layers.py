@@ -143,7 +143,7 @@ def test_modules_stay_short() -> None:
 def longest(path: str) -> int:
     """Maximum number of lines of a module."""
     if path == "src/finetune/export/inference.py":
-        return 720  # the artifact contains the handler as a single file
+        return 800  # the artifact contains the handler as a single file
     if path == "src/finetune/config/hyperparameters.py":
         return 600  # all declarations in one place
     return 850 if path.startswith("tests/fuzz/") else 450  # tables of cases

@@ -86,7 +86,7 @@ REFUSED: dict[str, tuple[bytes, str, Model, int, str]] = {
     "a line that is no JSON": (b'"a"\n\n{\n', LINES, text_model(), 400, "record 1 (counted from 0): the body is not"),
     "a missing field": (b'["a", {"words": "b"}]', JSON, text_model(), 400, "record 1 (counted from 0): each input"),
     "a field that nothing reads": (
-        b'{"inputs": "a", "parameters": {"top_k": 3}}', JSON, text_model(), 400, "unknown fields besides 'inputs'",
+        b'{"inputs": "a", "parameters": {"function": 3}}', JSON, text_model(), 400, "unknown fields besides 'inputs'",
     ),
     "a number": (b'{"inputs": [1]}', JSON, text_model(), 400, "record 0 (counted from 0): each input must be a string"),
     "null": (b'{"text": null}', JSON, text_model(), 400, "each input must be a string"),

@@ -58,7 +58,7 @@ def test_labels_below_the_confidence_are_not_predicted(text_server: RunningServe
         ("top_k=" + "9" * 5000, "must be a whole number from 1 on"),
         ("min_confidence=nan", "min_confidence='nan' must be a number from 0 to 1"),
         ("min_confidence=60", "min_confidence='60' must be a number from 0 to 1"),
-        ("topk=3", "unknown options 'topk'; use top_k or min_confidence"),
+        ("topk=3", "unknown options 'topk'; use top_k, min_confidence or format"),
     ],
 )
 def test_invalid_options_are_client_errors(text_server: RunningServer, query: str, cause: str) -> None:
@@ -83,3 +83,12 @@ def test_handler_without_options_refuses_them(text_root: Path, tmp_path: Path) -
     assert json.loads(model.respond(request, results, "application/json").body)["predicted_label"] in LABELS
     with pytest.raises(ClientError, match="the handler of this model does not support top_k"):
         model.parse(TEXT, "application/json", {"top_k": "1"})
+
+
+def test_the_form_of_another_tool_is_selected_by_the_header(text_server: RunningServer) -> None:
+    body = json.dumps({"inputs": ["a good film", "a bad film"], "parameters": {"top_k": 2}}).encode()
+    answer = text_server.post(body, "application/json", attributes="format=huggingface").json()
+    assert [len(pairs) for pairs in answer] == [2, 2]
+    assert set(answer[0][0]) == {"label", "score"}
+    answer = text_server.post(body, "application/json", path="/invocations?top_k=1&format=blazingtext").json()
+    assert [len(pairs["prob"]) for pairs in answer] == [1, 1]

@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path, PurePosixPath
 
 import finetune
+from finetune.config.dialects.dialect import DialectName
 from finetune.config.hyperparameters import TaskName
 from finetune.errors import PlatformError
 from finetune.export.handler import HANDLER_FILE
@@ -39,6 +40,7 @@ class ArtifactContents:
         metrics: JSON values for `metrics.json`, without NaN.
         texts_per_record: 1, or 2 for text pairs; the handler rejects any other number.
         thresholds: probability per class above which it is predicted; `None` for the defaults.
+        dialect: the tool whose form the answers have; `None` for that of the handler.
     """
 
     task: TaskName
@@ -46,6 +48,7 @@ class ArtifactContents:
     metrics: Mapping[str, object]
     texts_per_record: int = 1
     thresholds: tuple[float, ...] | None = None
+    dialect: DialectName | None = None
 
 
 def export(folder: Path, backbone: Backbone, contents: ArtifactContents) -> None:
@@ -108,17 +111,22 @@ def _description(backbone: Backbone, contents: ArtifactContents) -> dict[str, ob
     if description.framework == "transformers" or contents.task == "text-classification":
         libraries.append("tokenizers")
     thresholds = {"thresholds": list(contents.thresholds)} if contents.thresholds else {}
-    return thresholds | {
-        "format_version": FORMAT_VERSION,
-        "name": backbone.name,
-        "framework": description.framework,
-        "architecture": description.architecture,
-        "arguments": dict(description.arguments),
-        "task": contents.task,
-        **contents.outputs,
-        "preprocessing": backbone.expects.preprocessing(contents.texts_per_record),
-        "versions": {"finetune": finetune.__version__, **{name: version(name) for name in libraries}},
-    }
+    dialect = {"dialect": contents.dialect} if contents.dialect else {}
+    return (
+        thresholds
+        | dialect
+        | {
+            "format_version": FORMAT_VERSION,
+            "name": backbone.name,
+            "framework": description.framework,
+            "architecture": description.architecture,
+            "arguments": dict(description.arguments),
+            "task": contents.task,
+            **contents.outputs,
+            "preprocessing": backbone.expects.preprocessing(contents.texts_per_record),
+            "versions": {"finetune": finetune.__version__, **{name: version(name) for name in libraries}},
+        }
+    )
 
 
 def _move_into_place(staging: Path, folder: Path, earlier: set[str]) -> None:

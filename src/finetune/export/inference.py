@@ -12,6 +12,12 @@ A request may have `Options`: `top_k` returns only the most probable classes, in
 probability, label, …). With `min_confidence`, a label with a lower probability is not predicted: it is `null` in JSON
 and empty in CSV. The server of the training image sets them.
 
+If the training job was requested in the dialect of another tool, `artifact.json` names it, and JSON and JSON Lines have
+the form of that tool's answers. `format` selects another form, `plain` for the one above, as do `;verbose` after the
+accepted type, `min_confidence`, and `top_k` where the tool has none. Requests in the forms of these tools are accepted
+by every model: `{"inputs": ..., "parameters": {"top_k": 2}}`, `{"instances": [...], "configuration": {"k": 2}}`, and
+JSON Lines of `{"source": ..., "k": 2}`.
+
 Client errors are a `ValueError` with an attribute `status`, or the toolkit's own error if it is installed: 400 (body),
 415 (content type) or 406 (accepted types), so that clients do not retry. All other errors have status 500.
 
@@ -33,7 +39,7 @@ import sys
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
@@ -60,6 +66,13 @@ JSON, JSON_LINES, CSV, TSV, PLAIN = (
     "text/plain",
 )
 NPY = "application/x-npy"
+PLAIN_FORM, MXNET, BLAZINGTEXT, HUGGING_FACE = "plain", "mxnet_image_classification", "blazingtext", "huggingface"
+PROBABILITIES_ONLY = ("tensorflow_image_classification", "tensorflow_text_classification", "jumpstart")
+FORMS = (PLAIN_FORM, MXNET, *PROBABILITIES_ONLY, BLAZINGTEXT, HUGGING_FACE)
+# Number of classes that the Hugging Face toolkit returns for an image.
+IMAGE_TOP_K = 5
+# Parameters of the Hugging Face toolkit that do not change the answers of a classifier here.
+_NEUTRAL_PARAMETERS = ("truncation", "padding", "batch_size")
 RESPONSE_TYPES = {
     **{media_type: media_type for media_type in (JSON, JSON_LINES, CSV, NPY)},
     "*/*": JSON,
@@ -73,6 +86,10 @@ TYPE_ALIASES = {
     **dict.fromkeys(("application/x-jsonlines", "application/jsonl", "application/x-ndjson"), JSON_LINES),
     **dict.fromkeys(("application/csv", "csv"), CSV),
     **dict.fromkeys(("text/tsv", "tsv"), TSV),
+    "application/x-text": PLAIN,
+    **dict.fromkeys(
+        ("application/octet-stream", "application/jpeg", "application/png", "image/*"), "application/x-image"
+    ),
 }
 # Transposes that turn images of EXIF orientation 2, 3, … upright.
 _TRANSPOSES = (
@@ -132,10 +149,15 @@ class Model:
 
 @dataclass(frozen=True)
 class Options:
-    """Options of a request: number of returned classes, and lowest probability of a predicted label."""
+    """Options of a request: number of returned classes, lowest probability of a predicted label, form of the answer.
+
+    `top_ks` has a number of classes for each record, instead of `top_k`.
+    """
 
     top_k: int | None = None
     min_confidence: float | None = None
+    format: str | None = None
+    top_ks: tuple[int | None, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -154,6 +176,7 @@ class Predictions:
     records: list[dict[str, Any]]
     single: bool
     options: Options = Options()
+    artifact: Mapping[str, Any] = field(default_factory=dict)
 
 
 def model_fn(model_dir: str) -> Model:
@@ -205,7 +228,7 @@ def predict_fn(data: Request, model: Model) -> Predictions:
     records: list[dict[str, Any]] = []
     for start in range(0, len(data.contents), BATCH_SIZE):
         records.extend(classify_fn(prepare_fn(data, model, start), model))
-    return Predictions(records, data.single, data.options)
+    return Predictions(records, data.single, data.options, model.artifact)
 
 
 def prepare_fn(data: Request, model: Model, start: int = 0, count: int = BATCH_SIZE) -> list[Prepared]:
@@ -231,9 +254,11 @@ def parse_options(values: Mapping[str, str]) -> Options:
         ValueError: an option is unknown or invalid; see the module docstring.
     """
     with _client_errors(HTTPStatus.BAD_REQUEST):
-        if unknown := sorted(set(values) - {"top_k", "min_confidence"}):
-            raise ValueError(f"unknown options {', '.join(map(repr, unknown))}; use top_k or min_confidence")
-        top_k, confidence = values.get("top_k"), values.get("min_confidence")
+        if unknown := sorted(set(values) - {"top_k", "min_confidence", "format"}):
+            raise ValueError(f"unknown options {', '.join(map(repr, unknown))}; use top_k, min_confidence or format")
+        top_k, confidence, form = values.get("top_k"), values.get("min_confidence"), values.get("format")
+        if form not in (None, *FORMS):
+            raise ValueError(f"format={str(form)[:40]!r} must be one of {', '.join(FORMS)}")
         if top_k is not None and not (top_k.isascii() and top_k.isdecimal() and len(top_k) < 10 and int(top_k) > 0):
             raise ValueError(f"top_k={top_k[:20]!r} must be a whole number from 1 on")
         try:
@@ -242,7 +267,7 @@ def parse_options(values: Mapping[str, str]) -> Options:
             minimum = math.nan
         if minimum is not None and not 0 <= minimum <= 1:
             raise ValueError(f"min_confidence={(confidence or '')[:20]!r} must be a number from 0 to 1")
-        return Options(None if top_k is None else int(top_k), minimum)
+        return Options(None if top_k is None else int(top_k), minimum, form)
 
 
 def apply_options(record: Mapping[str, Any], options: Options) -> dict[str, Any]:
@@ -287,18 +312,75 @@ def output_fn(prediction: Predictions, accept: str) -> str | bytes:
             raise ValueError(f"the model's probabilities for {_record(index)} are not finite")
     media_type, options = response_type(accept), prediction.options
     if media_type == NPY:
-        if options != Options():
+        if options.top_k is not None or options.min_confidence is not None or any(options.top_ks):
             message = f"{NPY} contains probabilities only; omit top_k and min_confidence, or accept another type"
             raise _toolkit_error(HTTPStatus.BAD_REQUEST, message)
         file = io.BytesIO()
         np.save(file, np.array([record["probabilities"] for record in prediction.records], dtype=np.float32))
         return file.getvalue()
-    records = [apply_options(record, options) for record in prediction.records]
+    if media_type in (JSON, JSON_LINES) and (form := _form(prediction, accept)) != PLAIN_FORM:
+        return _in_form(prediction, form, lines=media_type == JSON_LINES)
+    records = [apply_options(record, _of_record(options, index)) for index, record in enumerate(prediction.records)]
+    if media_type == CSV and "verbose" in _parameters(accept):  # as JumpStart answers batch transform
+        media_type = JSON_LINES
     if media_type == JSON:
         return _json(records[0] if prediction.single else records)
     if media_type == JSON_LINES:
         return "".join(_json(record) + "\n" for record in records)
     return _csv(records, options)
+
+
+def _parameters(accept: str) -> list[str]:
+    """Return the parameters of the accepted type, such as `verbose`."""
+    return [part.strip().lower() for part in (accept or "").split(",")[0].split(";")[1:]]
+
+
+def _form(prediction: Predictions, accept: str) -> str:
+    """Return the form of the answer: that of the request, or else of the tool whose dialect the training job had."""
+    options = prediction.options
+    if "verbose" in _parameters(accept) or options.min_confidence is not None:
+        return PLAIN_FORM
+    form = options.format or str(prediction.artifact.get("dialect", PLAIN_FORM))
+    has_top_k = options.top_k is not None or any(options.top_ks)
+    return PLAIN_FORM if form not in FORMS or (has_top_k and form in (MXNET, *PROBABILITIES_ONLY)) else form
+
+
+def _of_record(options: Options, index: int) -> Options:
+    """Return the options of a record, which may have its own `top_k`."""
+    own = options.top_ks[index] if options.top_ks else None
+    return replace(options, top_k=options.top_k if own is None else own)
+
+
+def _in_form(prediction: Predictions, form: str, *, lines: bool) -> str:
+    """Serialize the predictions as another tool does."""
+    answers = [_answer(prediction, index, form, lines=lines) for index in range(len(prediction.records))]
+    if lines:
+        return "".join(_json(answer) + "\n" for answer in answers)
+    if form == BLAZINGTEXT:
+        return _json(answers)
+    if form == HUGGING_FACE and all(len(answer) == 1 for answer in answers) and not _has_top_k(prediction):
+        return _json([answer[0] for answer in answers])
+    return _json(answers[0] if prediction.single else answers)
+
+
+def _has_top_k(prediction: Predictions) -> bool:
+    return prediction.options.top_k is not None or any(prediction.options.top_ks)
+
+
+def _answer(prediction: Predictions, index: int, form: str, *, lines: bool) -> Any:  # noqa: ANN401 - a JSON value
+    record, top_k = prediction.records[index], _of_record(prediction.options, index).top_k
+    if form == MXNET:
+        return {"prediction": record["probabilities"]} if lines else record["probabilities"]
+    if form in PROBABILITIES_ONLY:
+        return {"probabilities": record["probabilities"]}
+    if top_k is None:
+        of_image = form == HUGGING_FACE and prediction.artifact.get("task") == "image-classification"
+        top_k = IMAGE_TOP_K if of_image else 1
+    best = apply_options(record, Options(top_k))
+    if form == BLAZINGTEXT:
+        return {"label": [f"__label__{label}" for label in best["labels"]], "prob": best["probabilities"]}
+    pairs = zip(best["labels"], best["probabilities"], strict=True)
+    return [{"label": label, "score": probability} for label, probability in pairs]
 
 
 def decode_image(content: bytes, side: int = MAX_PIXELS, sixteen_bit_depth: int | None = None) -> Tensor:
@@ -442,11 +524,15 @@ def _parse(text: str, media_type: str) -> Request:
         return Request([(text,)], single=True)
     try:
         if media_type == JSON:
-            inputs = _inputs(json.loads(text))
+            inputs, top_k = _inputs(json.loads(text))
             values = inputs if isinstance(inputs, list) else [inputs]
-            return Request(_contents(values, single=values is not inputs), single=values is not inputs)
+            single = values is not inputs
+            return Request(_contents(values, single=single), single=single, options=Options(top_k))
         if media_type == JSON_LINES:
-            return Request(_contents(_json_lines(text), single=False), single=False)
+            lines = list(_json_lines(text))
+            top_ks = tuple(top_k for _, top_k in lines)
+            options = Options(top_ks=top_ks if any(top_ks) else ())
+            return Request(_contents((value for value, _ in lines), single=False), single=False, options=options)
         return Request([tuple(row) for row in _rows(text, media_type) if row], single=False)
     except (json.JSONDecodeError, csv.Error, RecursionError) as error:
         raise ValueError(f"the body is not {media_type}: {error}") from error
@@ -465,7 +551,7 @@ def _rows(text: str, media_type: str) -> Iterable[list[str]]:
     return csv.reader(io.StringIO(text, newline=""), delimiter="\t" if media_type == TSV else ",", strict=True)
 
 
-def _json_lines(text: str) -> Iterator[object]:
+def _json_lines(text: str) -> Iterator[tuple[object, int | None]]:
     for index, line in enumerate(line for line in text.split("\n") if line.strip()):
         try:
             value = _inputs(json.loads(line))
@@ -474,14 +560,25 @@ def _json_lines(text: str) -> Iterator[object]:
         yield value
 
 
-def _inputs(value: object) -> object:
-    if not isinstance(value, dict) or "inputs" not in value:
-        return value
+def _inputs(value: object) -> tuple[object, int | None]:
+    """Return the inputs of a body in the form of any tool, and its number of classes to return."""
+    if not isinstance(value, dict):
+        return value, None
+    name = next((name for name in ("inputs", "instances", "source") if name in value), None)
+    if name is None:
+        return value, None
+    options = value.get({"inputs": "parameters", "instances": "configuration"}.get(name, "")) or {}
+    if not isinstance(options, dict):
+        raise ValueError(f"the options besides {name!r} must be a JSON object")
+    options = {**options, **({"k": value["k"]} if name == "source" and "k" in value else {})}
+    known = {"inputs": {"parameters"}, "instances": {"configuration"}, "source": {"k"}}[name]
     # Reject unsupported options instead of ignoring them silently.
-    unknown = [name for name, field in value.items() if name != "inputs" and field]
+    unknown = [key for key, content in value.items() if key != name and key not in known and content]
+    unknown += [key for key, content in options.items() if key not in ("k", "top_k", *_NEUTRAL_PARAMETERS) and content]
     if unknown:
-        raise ValueError(f"unknown fields besides 'inputs': {', '.join(map(repr, unknown))}; remove them")
-    return value["inputs"]
+        raise ValueError(f"unknown fields besides {name!r}: {', '.join(map(repr, unknown))}; remove them")
+    top_k = options.get("top_k", options.get("k"))
+    return value[name], None if top_k is None else parse_options({"top_k": str(top_k)}).top_k
 
 
 def _contents(values: Iterable[object], *, single: bool) -> list[Content]:
@@ -668,7 +765,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         default = IMAGE_TYPES[0] if model.tokenizer is None else PLAIN
         try:
             request = input_fn(path.read_bytes(), FILE_TYPES.get(path.suffix.lower(), default))
-            lines = output_fn(replace(predict_fn(request, model), options=options), JSON_LINES)
+            predictions = predict_fn(request, model)
+            lines = output_fn(replace(predictions, options=replace(options, format=PLAIN_FORM)), JSON_LINES)
         except Exception as error:  # noqa: BLE001 - the toolkit's errors have no common type, and other files follow
             print(f"{path}: {error}", file=sys.stderr)  # noqa: T201
             failed += 1

@@ -52,7 +52,8 @@ def export_and_verify(
     samples = _samples_of_evaluation(job, evaluated) if evaluated else _samples_of_probe(job)
     texts = max((len(sample.content) for sample in samples if isinstance(sample.content, tuple)), default=1)
     thresholds, folder, inputs = decision.thresholds if decision else None, job.request.paths.model, job.inputs
-    contents = ArtifactContents(inputs.task_name, inputs.task.artifact_fields(), metrics, texts, thresholds)
+    dialect = job.spec.dialect.name if job.spec.dialect else None
+    contents = ArtifactContents(inputs.task_name, inputs.task.artifact_fields(), metrics, texts, thresholds, dialect)
     export(folder, job.backbone, contents)
     if samples:
         # The handler loads a second model while the job's own is still in memory.

@@ -129,7 +129,11 @@ class ServedModel:
             if not options:
                 return self._handler.input_fn(body, content_type)
             parsed = self.parse_options(options)
-            return replace(self._handler.input_fn(body, content_type), options=parsed)
+            request = self._handler.input_fn(body, content_type)
+            given = {name: value for name, value in vars(parsed).items() if value not in (None, ())}
+            if "top_k" in given and "top_ks" in vars(parsed):
+                given["top_ks"] = ()  # of single records, in the body
+            return replace(request, options=replace(request.options, **given))
 
     def parse_options(self, options: Mapping[str, str]) -> Any:  # noqa: ANN401 - the type is the handler's
         """Parse options of a request by name.
@@ -215,6 +219,8 @@ class ServedModel:
         """
         if self.can_batch:
             options = {"options": request.options} if self._has_options else {}
+            if hasattr(self._handler, "FORMS"):
+                options["artifact"] = self._copies[0].artifact
             prediction = self._handler.Predictions(list(results), request.single, **options)
             media_type = self._handler.response_type(accept)
         else:

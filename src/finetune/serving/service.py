@@ -23,7 +23,7 @@ from finetune.serving.errors import busy_response, error_response
 if TYPE_CHECKING:
     from finetune.serving.model import Answer, ServedModel
 
-OPTIONS = ("top_k", "min_confidence")
+OPTIONS = ("top_k", "min_confidence", "format")
 """Options of a request, in the query or in the header with custom attributes."""
 _ATTRIBUTES = "X-Amzn-SageMaker-Custom-Attributes"
 _T = TypeVar("_T")
