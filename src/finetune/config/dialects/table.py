@@ -124,6 +124,7 @@ TENSORFLOW_TEXT = Dialect(
     identified_by=frozenset({"warmup_steps_fraction", "validation_split_ratio"}),
     shared_names=_TENSORFLOW_NAMES,
     defaults=(
+        Default("task", "text-classification"),
         *_tensorflow_defaults(epochs="10"),
         Default("momentum", "0", with_optimizer("rmsprop")),
         Default("weight_decay", "0.01", with_optimizer("adamw")),
@@ -141,6 +142,7 @@ BLAZINGTEXT = Dialect(
     tool="BlazingText",
     identified_by=frozenset({"mode", "word_ngrams", "vector_dim", "min_count", "buckets"}),
     defaults=(
+        Default("task", "text-classification"),
         Default("epochs", "5"),
         Default("early_stopping_min_epochs", "5", _with_early_stopping),
     ),

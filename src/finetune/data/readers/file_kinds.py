@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 FIRST_BYTES = 512
 
@@ -33,12 +33,12 @@ _TEXT_LIKE_SIGNATURES = frozenset({b"PAR1", b"BZh", b"ORC", b"Rar!", b"ARROW1", 
 _MARKUP = ("<!doctype html", "<html", "<?xml")
 
 
-def non_table_kind(prefix: bytes, allowed: str = "") -> str | None:
+def non_table_kind(prefix: bytes, allowed: Collection[str] = ()) -> str | None:
     """Return the kind of a file whose first bytes rule out a text table, else `None`.
 
     Args:
         prefix: the first `FIRST_BYTES` bytes, or the whole file if shorter.
-        allowed: kind to accept, such as `Parquet`.
+        allowed: kinds to accept, such as `Parquet`.
     """
     has_controls = any(byte < 9 or 13 < byte < 32 for byte in prefix)
     matches = (
@@ -52,7 +52,7 @@ def non_table_kind(prefix: bytes, allowed: str = "") -> str | None:
         kind = "a tar archive"
     if kind is None and text.startswith(_MARKUP):
         kind = "an HTML or XML page"
-    return None if kind == allowed else kind
+    return None if kind in allowed else kind
 
 
 def rejection_reason(kind: str) -> str:

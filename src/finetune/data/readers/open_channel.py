@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,7 +20,8 @@ from finetune.data.readers.record_file_names import RECORD_ENDINGS, RecordFile, 
 from finetune.data.readers.record_files import IMAGES, TEXTS, read_record_files, task_of_records
 from finetune.data.record import Reader
 from finetune.data.tables.columns import SharedColumns
-from finetune.data.tables.reader import TABLE_ENDINGS, read_text_tables, table_format
+from finetune.data.tables.delimited import LABEL_PREFIX
+from finetune.data.tables.reader import TABLE_ENDINGS, read_text_tables, table_formats
 from finetune.data.transforms.image_formats import COMMON_ENDINGS, IMAGE_ENDINGS
 from finetune.errors import DataError, UserError
 
@@ -138,12 +140,26 @@ def open_channel(source: ChannelSource, spec: DataSpec, shared: SharedColumns | 
 def _inspect(source: ChannelSource, listing: Listing) -> _Contents:
     default_format = TABLE_TYPES.get(_media_type(source.content_type))
     others = (key for key in listing.keys if ending_of(key) not in IMAGE_ENDINGS)
-    tables = tuple(key for key in others if table_format(key, default_format) is not None)
+    formats = table_formats(others, default_format)
+    if default_format is None and not any(formats.values()) and _holds_labelled_lines(listing, formats):
+        default_format = "csv"
+        formats = table_formats(formats, default_format)
+    tables = tuple(key for key, table_format in formats.items() if table_format is not None)
     record_format = RECORD_TYPES.get(_media_type(source.content_type))
     records = tuple(find_record_files(listing.keys, record_format))
     other_keys = {*tables, *(file.key for file in records)}
     images = tuple(find_images(listing, [key for key in listing.keys if key not in other_keys]))
     return _Contents(listing, images, tables, records, default_format)
+
+
+def _holds_labelled_lines(listing: Listing, keys: Iterable[str]) -> bool:
+    """Return whether the first file without a known ending has lines of BlazingText, whose files have any ending."""
+    first = next((key for key, kind in table_formats(keys, "csv").items() if kind is not None), None)
+    if first is None:
+        return False
+    with suppress(OSError), (listing.root / first).open("rb") as file:
+        return file.read(len(LABEL_PREFIX)) == LABEL_PREFIX.encode()
+    return False
 
 
 def _holds_records(contents: _Contents, source: ChannelSource) -> bool:

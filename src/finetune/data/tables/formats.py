@@ -7,13 +7,14 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 from finetune.config.hyperparameters import DataSpec
 from finetune.data.framing.lines import line_end, read_lines
 from finetune.data.framing.lookahead import look_ahead
 from finetune.data.framing.window import DamagedStream, Window
 from finetune.data.readers.file_kinds import FIRST_BYTES, non_table_kind, rejection_reason
+from finetune.data.tables.arrow import ArrowFile
 from finetune.data.tables.column_statistics import ColumnStatistics, cell_text, compute_statistics
 from finetune.data.tables.columns import Columns, SharedColumns, choose_columns
 from finetune.data.tables.delimited import UnclosedQuote
@@ -24,10 +25,14 @@ from finetune.errors import DataError
 
 if TYPE_CHECKING:
     import pyarrow
+    import pyarrow.parquet
 
 _log = logging.getLogger(__name__)
 
 
+ColumnarKind = Literal["Parquet", "Arrow"]
+_KINDS = {"parquet": ("Parquet",), "arrow": ("Arrow or Feather", "an Arrow stream")}
+"""Kinds of content by table format, for those that are not text."""
 _MAX_SAMPLED_ROWS = 1000
 
 
@@ -168,30 +173,30 @@ class JsonLinesTable:
                     yield Row(number, (), str(error))
 
 
-class ParquetTable:
-    """Parquet, read in row blocks with only the needed columns."""
+class ColumnarTable:
+    """Parquet or Arrow, read in row blocks with only the needed columns."""
 
-    def __init__(self, file: TableFile, spec: DataSpec, shared: SharedColumns) -> None:
+    def __init__(self, file: TableFile, spec: DataSpec, shared: SharedColumns, kind: ColumnarKind) -> None:
         """Read the schema and choose the columns.
 
         Raises:
-            DataError: if the file is not Parquet, or contains images.
+            DataError: if the file is damaged or of another kind, or contains images.
         """
         import pyarrow
-        import pyarrow.parquet
 
         self._file = file
+        self._kind = kind
         try:
-            with pyarrow.parquet.ParquetFile(file.root / file.key) as parquet:
-                schema = parquet.schema_arrow
+            with self._open() as opened:
+                schema = opened.schema_arrow
         except (pyarrow.ArrowException, OSError) as error:
-            raise DataError(f"{file.where} cannot be read as Parquet: {_first_line(error)}") from error
+            raise DataError(f"{file.where} cannot be read as {kind}: {_first_line(error)}") from error
         names = tuple(str(name) for name in schema.names)
         image_columns = [name for name in names if names.count(name) == 1 and is_image_type(schema.field(name).type)]
         others = tuple(name for name in names if name not in image_columns)
         if image_columns and (len(others) < 2 or spec.text_column in image_columns):
             raise DataError(
-                f"{file.where}: column {image_columns[0]!r} contains images, which are not supported in Parquet; use"
+                f"{file.where}: column {image_columns[0]!r} contains images, which are not supported in {kind}; use"
                 " files in a folder per class, tar shards, RecordIO or TFRecord"
             )
         self.columns = None
@@ -200,15 +205,20 @@ class ParquetTable:
             self.columns = choose_columns(others, spec, file.where, self._statistics(others, spec))
             shared.store(self.columns)
 
+    def _open(self) -> pyarrow.parquet.ParquetFile | ArrowFile:
+        import pyarrow.parquet
+
+        path = self._file.root / self._file.key
+        return ArrowFile(path) if self._kind == "Arrow" else pyarrow.parquet.ParquetFile(path)
+
     def _statistics(self, names: Sequence[str], spec: DataSpec) -> dict[str, ColumnStatistics]:
         """Compute statistics of uniquely named columns from the first rows; empty if they cannot be read."""
         import pyarrow
-        import pyarrow.parquet
 
         unique = [name for name in names if names.count(name) == 1]
         try:
-            with pyarrow.parquet.ParquetFile(self._file.root / self._file.key) as parquet:
-                batch = next(parquet.iter_batches(batch_size=_MAX_SAMPLED_ROWS, columns=unique), None)
+            with self._open() as opened:
+                batch = next(opened.iter_batches(batch_size=_MAX_SAMPLED_ROWS, columns=unique), None)
                 columns = [] if batch is None else [batch.column(name).to_pylist() for name in unique]
         except (pyarrow.ArrowException, ValueError, OverflowError, LookupError, OSError):
             return {}
@@ -219,21 +229,20 @@ class ParquetTable:
     def rows(self) -> Iterator[Row]:
         """Yield the values as Python objects; `None` for nulls."""
         import pyarrow
-        import pyarrow.parquet
 
         columns = self.columns or Columns("", ())
         names = (columns.label, *columns.texts)
         number = 0
         try:
-            with pyarrow.parquet.ParquetFile(self._file.root / self._file.key) as parquet:
-                for batch in parquet.iter_batches(batch_size=4096, columns=list(dict.fromkeys(names))):
+            with self._open() as opened:
+                for batch in opened.iter_batches(batch_size=4096, columns=list(dict.fromkeys(names))):
                     values = [batch.column(name).to_pylist() for name in names]
                     for cells in zip(*values, strict=True):
                         number += 1
                         yield Row(number, cells)
         except (pyarrow.ArrowException, ValueError, OverflowError, LookupError, OSError) as error:
             raise DataError(
-                f"{self._file.where} cannot be read as Parquet after row {number}: {_first_line(error)}"
+                f"{self._file.where} cannot be read as {self._kind} after row {number}: {_first_line(error)}"
             ) from error
 
 
@@ -245,7 +254,7 @@ def check_file_type(file: TableFile, table_format: str) -> None:
     """
     with closing(file_chunks(file.channel, file.root, file.key)) as chunks:
         head = next(chunks, b"")[:FIRST_BYTES]
-    file_type = non_table_kind(head, allowed="Parquet" if table_format == "parquet" else "")
+    file_type = non_table_kind(head, allowed=_KINDS.get(table_format, ()))
     if file_type is not None:
         raise DataError(f"{file.where} {rejection_reason(file_type)}")
 

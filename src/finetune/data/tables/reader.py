@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from finetune.config.hyperparameters import DataSpec, TaskName
 from finetune.data.label_parsing import SpellingCheck, label_names
 from finetune.data.readers.channel_files import Listing, count_endings, ending_of
 from finetune.data.record import Record
+from finetune.data.tables.arrow import DATASET_FILES
 from finetune.data.tables.columns import Columns, SharedColumns
 from finetune.data.tables.dialect import DelimitedFormat
 from finetune.data.tables.formats import (
+    ColumnarTable,
     DelimitedTable,
     JsonLinesTable,
-    ParquetTable,
     Row,
     Table,
     TableFile,
@@ -35,12 +36,13 @@ TABLE_ENDINGS: Mapping[str, str] = {
     ".json": "jsonl",
     ".parquet": "parquet",
     ".pq": "parquet",
+    ".arrow": "arrow",
 }
 """Table format by file ending."""
 
 _GENERIC_ENDINGS = frozenset({"", ".txt", ".text", ".dat", ".data", ".out", ".train", ".valid", ".validation", ".test"})
 _UNSUPPORTED_ENDINGS = frozenset(
-    {".xlsx", ".xls", ".xlsm", ".ods", ".zip", ".arrow", ".feather", ".orc", ".avro", ".h5", ".db", ".sqlite", ".pkl"}
+    {".xlsx", ".xls", ".xlsm", ".ods", ".zip", ".feather", ".orc", ".avro", ".h5", ".db", ".sqlite", ".pkl"}
 )
 _MAX_SHOWN_FAULTS = 4
 _MAX_LOGGED_FILES = 20
@@ -129,7 +131,7 @@ def read_text_tables(
         DataError: if there are no rows, too many rows cannot be used, or a file is damaged or not UTF-8.
         UserError: if the label or text columns cannot be determined.
     """
-    formats = {key: table_format(key, default_format) for key in listing.keys}
+    formats = table_formats(listing.keys, default_format)
     skipped = [key for key, file_format in formats.items() if file_format is None]
     if skipped:
         level = logging.WARNING if any(ending_of(key) in _UNSUPPORTED_ENDINGS for key in skipped) else logging.INFO
@@ -151,6 +153,17 @@ def read_text_tables(
     return TextTableReader(listing.channel, content.examples, content.faults)
 
 
+def table_formats(keys: Iterable[str], default_format: str | None) -> dict[str, str | None]:
+    """Return the format of every file, `None` if it is not a table; see `table_format`.
+
+    In folders of `save_to_disk`, the JSON files beside the Arrow files are not tables.
+    """
+    formats = {key: table_format(key, default_format) for key in keys}
+    if "arrow" in formats.values():
+        formats |= {key: None for key in formats if key.rpartition("/")[2] in DATASET_FILES}
+    return formats
+
+
 def table_format(key: str, default_format: str | None) -> str | None:
     """Return the format of a file by its ending, or the default for generic endings; `None` if it is not a table.
 
@@ -159,7 +172,7 @@ def table_format(key: str, default_format: str | None) -> str | None:
     ending = ending_of(key)
     if ending == ".gz":
         inner_format = table_format(key[: -len(ending)], default_format)
-        return None if inner_format == "parquet" else inner_format
+        return None if inner_format in ("parquet", "arrow") else inner_format
     if key.rpartition("/")[2].startswith("_"):
         return None
     return default_format if ending in _GENERIC_ENDINGS else TABLE_ENDINGS.get(ending)
@@ -167,8 +180,8 @@ def table_format(key: str, default_format: str | None) -> str | None:
 
 def _open_table(file: TableFile, file_format: str, spec: DataSpec, content: _ChannelContent) -> Table:
     check_file_type(file, file_format)
-    if file_format == "parquet":
-        return ParquetTable(file, spec, content.shared)
+    if file_format in ("parquet", "arrow"):
+        return ColumnarTable(file, spec, content.shared, "Arrow" if file_format == "arrow" else "Parquet")
     if file_format == "jsonl":
         return JsonLinesTable(file, spec, content.shared)
     table = DelimitedTable(file, spec, tabs=file_format == "tsv", previous=content.table_format, shared=content.shared)
