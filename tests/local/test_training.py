@@ -10,7 +10,7 @@ import pytest
 import finetune
 from finetune.errors import UserError
 from finetune.local.log_events import Epoch, Event, Text
-from finetune.local.process import SilentListener, run_job
+from finetune.local.process import SilentListener, StopRequests, run_job
 from finetune.local.training import TrainingOptions, TrainingRun, prepare
 from tests.cli.conftest import Finetune
 from tests.cli.conftest import finetune_command as finetune_command
@@ -66,6 +66,15 @@ def test_a_stopped_job_is_resumed_and_its_model_used(tmp_path: Path, finetune_co
     assert done.metrics["job"]["finished"]
     assert done.report_path.is_file()
     assert done.load("cpu").labels == ("blue", "green", "red")
+
+
+def test_a_job_without_use_is_killed(tmp_path: Path) -> None:
+    write_images(tmp_path / "colors", 1)
+    run = prepare(TrainingOptions(tmp_path / "colors", {}, None, {}, tmp_path / "run"))
+    requests = StopRequests()
+    requests.discard()
+    assert run_job(run, SilentListener(), requests) == "stopped"
+    assert run.record()["starts"][0]["exit_code"] == -signal.SIGKILL
 
 
 def test_a_failed_job_raises_its_cause(tmp_path: Path, finetune_command: Finetune) -> None:

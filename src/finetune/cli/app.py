@@ -17,6 +17,7 @@ from finetune.cli.predict import predict
 from finetune.cli.serve import serve
 from finetune.cli.terminal import messages
 from finetune.cli.train import resume, train
+from finetune.cli.tune import tune
 from finetune.errors import JobError
 
 app = typer.Typer(
@@ -32,6 +33,7 @@ app.command()(predict)
 app.command()(serve)
 app.command()(report)
 app.command()(compare)
+app.command()(tune)
 app.command()(doctor)
 
 

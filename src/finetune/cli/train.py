@@ -109,7 +109,7 @@ def _failure_lines(run: RunFolder) -> str:
     lines = [f"log        {shown_path(run.log)}"]
     if TRACEBACK in run.failure():
         lines.append(f"traceback  {shown_path(run.paths.failure)}")
-    if any(run.paths.checkpoints.iterdir()):
+    if any(run.paths.checkpoints.glob("*")):
         lines.append(f"resume     finetune resume {_quoted(run.root)}")
     return "\n".join(lines)
 
@@ -129,7 +129,7 @@ def _print_result(console: Console, run: RunFolder, status: Status) -> None:
     rows["time"] = format_duration(run.seconds())
     if run.report.is_file():
         rows["report"] = str(shown_path(run.report))
-    if any(run.model.iterdir()):
+    if any(run.model.glob("*")):
         rows["model"] = str(shown_path(run.model))
         rows["predict"] = f"finetune predict {_quoted(run.root)} INPUT..."
     if status == "stopped":

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from finetune.monitoring.report.charts import Axes, Line, line_chart
-from finetune.monitoring.report.markup import Html, join, pluralize, section, table, tag
+from finetune.monitoring.report.markup import Html, pluralize, section, table, tag
 from finetune.monitoring.report.page import html_document
 
 _CURVES = {
@@ -60,7 +60,8 @@ def comparison_page(jobs: Sequence[ComparedJob]) -> str:
         _settings(jobs),
         _curves(jobs),
     ]
-    head = tag("div", join([tag("p", title, class_="overline"), tag("h1", f"Best: {jobs[0].name}" if len(jobs) > 1 else jobs[0].name)]), class_="top")
+    headline = f"Best: {jobs[0].name}" if len(jobs) > 1 else jobs[0].name
+    head = tag("div", tag("p", title, class_="overline"), tag("h1", headline), class_="top")
     return html_document(title, head, tag("main", *sections))
 
 
