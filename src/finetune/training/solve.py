@@ -6,7 +6,7 @@ import itertools
 import logging
 from collections.abc import Callable
 from contextlib import closing, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from finetune.errors import DivergedError, JobStopped
 from finetune.models.backbone import Outputs
 from finetune.models.hidden_layer import PassThrough, classifier_inputs
 from finetune.runtime.threads import limit_threads
+from finetune.solver.baselines import Baselines, measure_baselines
 from finetune.solver.head import Solution, StrengthResult, best_solution, solve_head
 from finetune.strategies.freezing import apply_trainable
 from finetune.training.inputs import PhaseInputs
@@ -75,10 +76,12 @@ class _Choice:
     Attributes:
         candidate: Index of the candidate.
         solution: Its solution.
+        baselines: Simpler measures to compare it with.
     """
 
     candidate: int
     solution: Solution
+    baselines: Baselines
 
 
 def fit_solved(
@@ -250,7 +253,9 @@ def _solve_records(
             )
         )
     best = best_solution(solutions)
-    return _Choice(best, solutions[best])
+    exclusive, estimate = task.has_exclusive_classes, solutions[best].estimate
+    baselines = measure_baselines(records.features[best], targets, estimate, exclusive=exclusive)
+    return _Choice(best, solutions[best], baselines)
 
 
 def strength_line(result: StrengthResult) -> str:
@@ -288,6 +293,7 @@ def _adopt(
                 "records": len(records.targets),
                 "hidden_layer": "unchanged" if hidden is None else "passes its inputs through",
                 **choice.solution.as_json(),
+                **asdict(choice.baselines),
             }
     sums, count, state.history.solution = world.broadcast((totals.sums().cpu(), totals.records, state.history.solution))
     if not world.is_main:
