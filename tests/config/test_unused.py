@@ -38,7 +38,10 @@ def test_rules_name_declared_hyperparameters() -> None:
 @pytest.mark.parametrize(
     ("raw", "note"),
     [
-        ({"unfrozen_groups": "2"}, "unfrozen_groups has no effect: only strategy='partial' uses it."),
+        (
+            {"strategy": "full", "unfrozen_groups": "2"},
+            "unfrozen_groups has no effect: only strategy='partial' uses it.",
+        ),
         ({"momentum": "0.9"}, "momentum has no effect: only sgd, rmsprop and nag use it."),
         (
             {"optimizer": "sgd", "beta_1": "0.8", "beta_2": "0.9"},
@@ -54,7 +57,10 @@ def test_rules_name_declared_hyperparameters() -> None:
             {"strategy": "feature_extraction", "learning_rate": "0.1", "head_learning_rate": "0.2"},
             "learning_rate has no",
         ),
-        ({"head_solver": "lbfgs"}, "head_solver has no effect: only strategy='feature_extraction' uses it."),
+        (
+            {"strategy": "auto", "head_solver": "lbfgs"},
+            "head_solver has no effect: only strategy='feature_extraction' uses it.",
+        ),
         (
             {"strategy": "feature_extraction", "head_solver": "lbfgs", "epochs": "3", "dropout": "0.1"},
             "epochs, dropout have no effect: head_solver='lbfgs' solves the head without gradient steps.",

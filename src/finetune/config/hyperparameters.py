@@ -19,7 +19,7 @@ from finetune.config.section import Section
 TaskName = Literal["image-classification", "text-classification"]
 ProblemType = Literal["single_label_classification", "multi_label_classification"]
 """Meaning of the outputs of a model, in the terms of transformers."""
-StrategyName = Literal["feature_extraction", "partial", "full", "gradual", "from_scratch", "evaluate"]
+StrategyName = Literal["auto", "feature_extraction", "partial", "full", "gradual", "from_scratch", "evaluate"]
 ScheduleName = Literal["constant", "step", "exponential", "cosine", "linear"]
 Augmentation = Literal["none", "basic", "strong", "trivial"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -133,11 +133,13 @@ class StrategySpec(Section):
     """Strategy: the trainable layers and their relative learning rates."""
 
     name: StrategyName = Field(
-        "full",
+        "auto",
         alias="strategy",
         description="Trainable layers: all (full), the head only (feature_extraction, cheapest and often best with "
         "few records per class), the last layer groups as well (partial), one more group at a time (gradual), all "
-        "from random weights (from_scratch), none (evaluate). The default is that of the built-in algorithms.",
+        "from random weights (from_scratch), none (evaluate). auto solves the head, then fine-tunes from it if the "
+        "data suggest it, and exports what is best on validation. Without a strategy, a request that sets epochs, a "
+        "learning rate or another hyperparameter of gradient steps gets full. See docs/decisions/auto-strategy.md.",
     )
     unfrozen_groups: int = Field(
         1, ge=1, le=1000, description="For `partial`: number of trainable layer groups below the head."
@@ -309,6 +311,13 @@ class RunSpec(Section):
         "a C++ compiler, which is not part of the image.",
     )
     top_k: int | None = Field(None, ge=2, description="Also report top-k accuracy.")
+    max_minutes: float | None = Field(
+        None,
+        gt=0,
+        description="Minutes after which no further epoch begins, counted over all starts of the job; the best model "
+        "so far is exported. An epoch that would probably end later is not begun either. The only hyperparameter with "
+        "which the result depends on the clock.",
+    )
     pipe_wait_seconds: float = Field(
         600.0, gt=0, description="Seconds without data after which a channel in Pipe mode fails."
     )
@@ -465,6 +474,7 @@ class JobSpec:
         set_by_user: names of the hyperparameters that the user set, without those that `notes` reports as unused.
         objective: objective metric of a tuner; `None` outside a tuning job.
         dialect: the tool whose defaults apply; `None` for those of this project.
+        strategy_reason: reason for the strategy, as a clause for the plan; empty if the user set it.
     """
 
     data: DataSpec
@@ -481,3 +491,4 @@ class JobSpec:
     set_by_user: frozenset[str] = field(default=frozenset(), compare=False)
     objective: str | None = None
     dialect: AppliedDialect | None = field(default=None, compare=False)
+    strategy_reason: str = field(default="", compare=False)

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from finetune.config.compat.settings import Setting
 from finetune.config.compat.translate import translate
+from finetune.config.default_strategy import with_default_strategy
 from finetune.config.descriptions import all_hyperparameters
 from finetune.config.faults import join_faults
 from finetune.config.hyperparameters import (
@@ -57,6 +58,7 @@ def parse_hyperparameters(raw: Mapping[str, str], channels: Collection[str] = ()
         features=reader.section(FeatureSpec),
         observe=reader.section(ObserveSpec),
     )
+    spec = with_default_strategy(spec, {**settings.defaults, **settings.resolved}.keys())
     faults = [*settings.faults, *reader.faults.values(), *contradictions(spec, reader.faults.keys())]
     if faults:
         raise UserError(join_faults(faults))

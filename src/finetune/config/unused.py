@@ -67,7 +67,7 @@ def _optimizer_ignores(name: str, spec: JobSpec) -> bool:
 
 
 def _all_lr_steps_too_late(spec: JobSpec) -> bool:
-    return spec.optimization.lr_step_epochs[:1] >= (spec.optimization.epochs,)
+    return spec.strategy.name != "auto" and spec.optimization.lr_step_epochs[:1] >= (spec.optimization.epochs,)
 
 
 def _only_head_lr_applies(spec: JobSpec) -> bool:
@@ -101,6 +101,7 @@ UNUSED_IN_SPEC: tuple[UnusedRule[JobSpec], ...] = (
             *_names_in(CheckpointSpec),
             *("virtual_devices", "distributed_order", "sharding", "activation_checkpointing"),
             "rule_action",
+            "max_minutes",
         ),
         lambda spec: not spec.strategy.trains,
         "strategy='evaluate' does not train",
@@ -140,7 +141,7 @@ UNUSED_IN_SPEC: tuple[UnusedRule[JobSpec], ...] = (
     ),
     UnusedRule(
         ("early_stopping_min_delta", "early_stopping_min_epochs"),
-        lambda spec: spec.optimization.early_stopping_patience is None,
+        lambda spec: spec.optimization.early_stopping_patience is None and spec.strategy.name != "auto",
         "early_stopping_patience is not set",
     ),
     UnusedRule(("focal_gamma",), lambda spec: spec.recipes.loss != "focal", "only loss='focal' uses it"),

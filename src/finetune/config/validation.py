@@ -115,6 +115,17 @@ CONTRADICTIONS = (
         "strategy='gradual' unfreezes layers after epochs: set epochs instead of max_steps.",
     ),
     Contradiction(
+        frozenset({"max_steps", "strategy"}),
+        lambda spec: spec.optimization.max_steps is not None and spec.strategy.name == "auto",
+        "strategy='auto' solves the head before it fine-tunes for a number of epochs: set epochs instead of max_steps,"
+        " or strategy='full'.",
+    ),
+    Contradiction(
+        frozenset({"ema_decay", "strategy"}),
+        lambda spec: bool(spec.recipes.ema_decay) and spec.strategy.name == "auto",
+        "strategy='auto' compares averages of the weights itself: remove ema_decay, or set strategy='full'.",
+    ),
+    Contradiction(
         frozenset({"sharding", "strategy"}),
         lambda spec: spec.distributed.sharding == "full" and spec.strategy.name == "gradual",
         "sharding='full' is not supported with strategy='gradual', whose frozen layers become trainable later. Use"

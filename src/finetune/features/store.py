@@ -273,7 +273,7 @@ class FeatureStore:
             if shared is not None:
                 capacity = shared.capacity(row_bytes, len(formats))
             layout = StoreLayout("memory", min(self._max_rows, capacity), formats)
-        if layout.capacity < self._max_rows and not self._padding:
+        if 0 < layout.capacity < self._max_rows and not self._padding:
             logger.info("Features of %d of %d records fit into the cache.", layout.capacity, self._max_rows)
         return layout
 

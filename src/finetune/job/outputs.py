@@ -74,6 +74,8 @@ def job_summary(
             **exported_weights(state),
             "history": state.history.rows,
         }
+        if state.history.averages:
+            summary["averages"] = state.history.averages
         if state.history.solution is not None:
             summary["head_solver"] = {"name": "lbfgs", **state.history.solution}
     return summary
@@ -84,8 +86,10 @@ def exported_weights(state: TrainingState) -> dict[str, object]:
 
     The epoch is `None` if the job was stopped within one.
     """
-    if state.history.solution is not None:
+    if state.exports_solved_head:
         return {"exported_weights": "solved head", "exported_epoch": None}
+    if state.best.average:
+        return {"exported_weights": state.best.average, "exported_epoch": None}
     if state.best.weights:
         return {"exported_weights": "best epoch", "exported_epoch": state.best.epoch + 1}
     if state.progress.step_in_epoch:
@@ -96,8 +100,8 @@ def exported_weights(state: TrainingState) -> dict[str, object]:
 def exported_line(state: TrainingState) -> str:
     """One log line about the exported weights, with their validation metrics and those of the last epoch."""
     progress, best, rows = state.progress, state.best, state.history.rows
-    if (solution := state.history.solution) is not None:
-        return f"Exported weights: the head solved with strength={solution['strength']:.4f}."
+    if state.exports_solved_head or best.average:
+        return _exported_line_of_auto(state)
     if best.weights:
         line = f"Exported: epoch {best.epoch + 1} of {len(rows)} by validation"
         line = f"{line} {describe_epoch(rows[best.epoch], best.metric)}"
@@ -115,11 +119,26 @@ def exported_line(state: TrainingState) -> str:
     )
 
 
+def _exported_line_of_auto(state: TrainingState) -> str:
+    """The line for a solved head, or an average with one."""
+    best, rows, solution = state.best, state.history.rows, state.history.solution or {}
+    if best.average:
+        metrics = describe_epoch(state.history.averages[best.average], best.metric)
+        solved = describe_epoch(rows[0], best.metric)
+        return f"Exported: {best.average}, with validation {metrics}; the solved head has {solved}."
+    line = f"Exported weights: the head solved with strength={solution['strength']:.4f}"
+    if len(rows) == 1:
+        return f"{line}."
+    return f"{line}, with validation {describe_epoch(rows[0], best.metric)}; no later weights are clearly better."
+
+
 def metrics_of_best_epoch(state: TrainingState | None) -> dict[str, dict[str, object]]:
     """Metrics of the exported weights already computed in training: for a stopped job that exports its best epoch."""
     if state is None or not state.best.weights:
         return {}
-    values = {name.partition(":"): value for name, value in state.history.rows[state.best.epoch].items()}
+    best = state.best
+    row = state.history.averages[best.average] if best.average else state.history.rows[best.epoch]
+    values = {name.partition(":"): value for name, value in row.items()}
     metrics: dict[str, object] = {name: value for (part, _, name), value in values.items() if part == "validation"}
     for average in ("macro", "micro"):
         if f"{average}_f1" in metrics:
@@ -286,7 +305,7 @@ def _facts(job: PreparedJob) -> dict[str, str]:
         "task": job.inputs.task.description(job.inputs.task_name),
         "network": f"{job.backbone.name}, {job.backbone.expects.describe()}",
         "weights": weights.summary,
-        "strategy": spec.strategy.name,
+        "strategy": f"{spec.strategy.name} ({spec.strategy_reason})" if spec.strategy_reason else spec.strategy.name,
         **_optimizer_facts(job),
         "device": f"{job.numerics.device}, {job.numerics.name}",
         "validation": "split off train"
@@ -318,7 +337,7 @@ def _learning_rate_curves(plan: Plan, schedule: Schedule | None, steps: object) 
     shown = sorted({round(index * (steps - 1) / (_MAX_CURVE_POINTS - 1)) for index in range(_MAX_CURVE_POINTS)})
     first = {name: phase.first_epoch for phase in reversed(plan.phases) for name in phase.trainable}
     curves = {
-        name: [rate * schedule(step) if step >= first[name] * schedule.steps_per_epoch else None for step in shown]
+        name: [rate * schedule(step) if step >= schedule.begin_of(first[name]) else None for step in shown]
         for name, rate in plan.learning_rates.items()
     }
     return {"steps": shown, "groups": curves}

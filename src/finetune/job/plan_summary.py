@@ -36,6 +36,7 @@ def describe_plan(job: PreparedJob) -> Lines:
         *class_lines(_class_counts(job.inputs)),
         f"model     {job.backbone.name}, {job.backbone.expects.describe()}",
         f"weights   {job.backbone.weights.summary}",
+        *_strategy_lines(job),
         *_group_lines(group_summaries(job.backbone, job.plan, solves_head=job.head_solver.solves)),
         *_run_lines(job),
         *([] if job.head_solver.solves else recipe_lines(job.spec, job.cache_plan)),
@@ -45,12 +46,19 @@ def describe_plan(job: PreparedJob) -> Lines:
             job.cache_plan,
             len(records),
             counted=records.get("train") is not None,
-            solves_head=job.head_solver.solves,
+            solves_head=job.head_solver.solves or job.auto is not None,
         ),
         *image_lines(job.cache_plan, job.loaders),
         *(f"note      {note}" for note in unused_notes(job)),
     ]
     return Lines("\n".join(["Plan", *(f"  {one_line(line)}" for line in lines)]))
+
+
+def _strategy_lines(job: PreparedJob) -> list[str]:
+    """The strategy with the reason for it, unless the user set it, and what `auto` decides by."""
+    name, reason = job.spec.strategy.name, job.spec.strategy_reason
+    lines = [f"strategy  {name}" + (f": {reason}" if reason else "")] if reason or job.auto is not None else []
+    return lines + [f"          {line}" for line in (job.auto.describe() if job.auto is not None else [])]
 
 
 def _host_lines(job: PreparedJob) -> list[str]:
@@ -153,8 +161,11 @@ def _run_lines(job: PreparedJob) -> list[str]:
     batch = f"{optimization.batch_size}"
     if optimization.gradient_accumulation_steps > 1:
         batch += f" x {optimization.gradient_accumulation_steps}"
-    steps = optimization.max_steps or optimization.epochs * per_epoch
-    total = f"{steps:,}: {optimization.epochs} epochs of {per_epoch:,}"
+    epochs = optimization.epochs if job.auto is None else job.auto.optimization.epochs
+    steps = optimization.max_steps or epochs * per_epoch
+    total = f"{steps:,}: {epochs} epochs of {per_epoch:,}"
+    if job.auto is not None:
+        total = f"up to {total} after the head is solved"
     if not per_epoch:
         total = f"unknown: {optimization.epochs} epochs of a stream"
     return [
@@ -243,9 +254,13 @@ def _best_epoch_lines(job: PreparedJob) -> list[str]:
         return ["export    the last epoch, as best_metric=none, whatever its validation metrics"]
     line = f"export    the epoch with the {'lowest' if metric.name == 'loss' else 'highest'} validation {metric.label}"
     line += f" ({metric.reason}; see best_metric)" if metric.reason else ""
+    if job.auto is not None:
+        line += "; also the solved head and averages of weights, the head unless others are clearly better"
     patience = spec.optimization.early_stopping_patience
     if patience is not None:
         line += f"; training stops after {patience} epochs without improvement"
+    if spec.run.max_minutes is not None:
+        line += f"; no epoch begins that would end after {spec.run.max_minutes:g} minutes (max_minutes)"
     return [line]
 
 

@@ -23,7 +23,19 @@ from finetune.evaluation.predict import InferenceContext, Predictions, ShardedPa
 from finetune.features.phase_inputs import CachedInputProvider
 from finetune.features.plan import CachePlan
 from finetune.features.reuse.warm_pool import WarmPool
-from finetune.job.choices.head_solver import TRAINED_WITH_OTHER_LAYERS, HeadSolver, choose_head_solver
+from finetune.job.choices.auto_strategy import (
+    choose_auto_strategy,
+    obstacle_to_auto,
+    with_solved_epoch,
+    without_auto,
+)
+from finetune.job.choices.head_solver import (
+    TRAINED_WITH_OTHER_LAYERS,
+    HeadSolver,
+    choose_head_solver,
+    find_obstacle,
+    head_inputs,
+)
 from finetune.job.choices.recipes import check_recipes, use_drop_path
 from finetune.job.data.inputs import (
     Inputs,
@@ -52,6 +64,7 @@ from finetune.runtime.memory import keep_freed_memory
 from finetune.runtime.precision import Numerics, choose_numerics, supported_numerics
 from finetune.runtime.threads import limit_threads
 from finetune.sagemaker.interruption import Interruption
+from finetune.strategies.auto import AutoStrategy
 from finetune.strategies.plan import Plan
 from finetune.strategies.presets import ModelStructure, make_plan
 from finetune.training.compile import check_compiler
@@ -70,6 +83,7 @@ class PreparedJob:
         idle_processes: number of processes that have ended, as there are fewer virtual devices.
         resumes: whether the job resumes from a checkpoint.
         head_solver: whether the head is solved instead of trained in epochs.
+        auto: decides on the fine-tuning after the head is solved, with strategy `auto`; else `None`.
         exchange: speed of exchanges between the processes, for the plan; empty for a single process.
         build_again: loads the same model again, on the CPU, with the weights that it had before training.
         memory: whether the model is sharded and activations are checkpointed, with the reason.
@@ -92,6 +106,7 @@ class PreparedJob:
     idle_processes: int = 0
     resumes: bool = False
     head_solver: HeadSolver = TRAINED_WITH_OTHER_LAYERS
+    auto: AutoStrategy | None = None
     exchange: str = ""
     memory: MemoryChoice = NO_SHARDING
     sharded: ShardedTraining | None = None
@@ -172,27 +187,28 @@ def prepare(request: Request, interruption: Interruption, scratch: Path, world: 
     if spec.optimization.max_steps is not None and loaders.train is not None:
         batches = None if "train" in inputs.streams else loaders.train.batches_per_epoch
         spec = _with_epochs_of_max_steps(spec, batches)
-        request = replace(request, spec=spec)
-    plan = make_plan(spec.strategy, spec.optimization, structure_of(backbone, task))
-    cache_plan = CachePlan(backbone, plan, spec, numerics)
-    check_recipes(spec, cache_plan, piped="train" in inputs.streams)
-    provider = CachedInputProvider(
-        cache_plan, loaders, scratch, open_warm_pool(request, world), world, interruption.requested
-    )
+
+    def provide(cache_plan: CachePlan) -> CachedInputProvider:
+        warm_pool = open_warm_pool(request, world)
+        return CachedInputProvider(cache_plan, loaders, scratch, warm_pool, world, interruption.requested)
+
+    planned = make_job_plan(spec, backbone, structure_of(backbone, task), inputs, numerics, provide)
+    check_recipes(planned.spec, planned.cache_plan, piped="train" in inputs.streams)
     return PreparedJob(
-        request=request,
+        request=replace(request, spec=planned.spec),
         inputs=inputs,
         backbone=backbone,
-        plan=plan,
-        cache_plan=cache_plan,
+        plan=planned.cache_plan.plan,
+        cache_plan=planned.cache_plan,
         loaders=loaders,
-        input_provider=provider,
+        input_provider=planned.provider,
         numerics=numerics,
         interruption=interruption,
         source_model=SourceModel(model_request, source),
         build_again=partial(load_without_logging, complete_request, source),
         world=world,
-        head_solver=choose_head_solver(spec, backbone, cache_plan, provider, _training_records(inputs)),
+        head_solver=planned.head_solver,
+        auto=planned.auto,
     )
 
 
@@ -212,6 +228,51 @@ def _with_epochs_of_max_steps(spec: JobSpec, batches: int | None) -> JobSpec:
     per_epoch = steps_per_epoch(batches, optimization.gradient_accumulation_steps)
     epochs = math.ceil((optimization.max_steps or 0) / max(1, per_epoch))
     return replace(spec, optimization=optimization.model_copy(update={"epochs": epochs}))
+
+
+@dataclass(frozen=True, slots=True)
+class JobPlan:
+    """What is trained, and how the inputs of each phase are made.
+
+    Attributes:
+        spec: hyperparameters in effect.
+        cache_plan: plan, and caching of its frozen layers.
+        provider: inputs of its phases.
+        head_solver: whether the head is solved instead of trained in epochs.
+        auto: decides on the fine-tuning after the head is solved, with strategy `auto`.
+    """
+
+    spec: JobSpec
+    cache_plan: CachePlan
+    provider: CachedInputProvider
+    head_solver: HeadSolver
+    auto: AutoStrategy | None = None
+
+
+def make_job_plan(
+    spec: JobSpec,
+    backbone: Backbone,
+    model: ModelStructure,
+    inputs: Inputs,
+    numerics: Numerics,
+    provide: Callable[[CachePlan], CachedInputProvider],
+) -> JobPlan:
+    """Make the plan; if the head cannot be solved, strategy `auto` is replaced."""
+    if spec.strategy.name == "auto" and (obstacle := obstacle_to_auto(spec, backbone, inputs)):
+        spec = without_auto(spec, obstacle)
+    auto = choose_auto_strategy(spec, model, inputs)
+    if auto is not None:
+        planned = with_solved_epoch(spec, auto)
+        cache_plan = CachePlan(backbone, auto.initial_plan, planned, numerics)
+        provider, solved_inputs = provide(cache_plan), head_inputs(backbone)
+        obstacle = find_obstacle(backbone, cache_plan, provider, solved_inputs, _training_records(inputs))
+        if obstacle is None:
+            return JobPlan(planned, cache_plan, provider, HeadSolver(False, "", solved_inputs), auto)
+        spec = without_auto(spec, obstacle)
+    cache_plan = CachePlan(backbone, make_plan(spec.strategy, spec.optimization, model), spec, numerics)
+    provider = provide(cache_plan)
+    solver = choose_head_solver(spec, backbone, cache_plan, provider, _training_records(inputs))
+    return JobPlan(spec, cache_plan, provider, solver)
 
 
 def _training_records(inputs: Inputs) -> int | None:

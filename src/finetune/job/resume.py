@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 
 CHANGEABLE = (
     *("epochs", "workers", "max_bad_records", "top_k", "num_classes", "num_training_samples"),
-    "pipe_wait_seconds",
+    *("pipe_wait_seconds", "max_minutes"),
 )
 """Hyperparameters that may change on resume; `epochs` may only increase. See docs/interruptions.md."""
 
@@ -303,6 +303,11 @@ def build_specification(  # noqa: PLR0913  # the last three by keyword
         fields["hosts with own records"] = hosts
     if solves_head:
         fields["head_solver"] = "lbfgs"
+    if fields.pop("max_minutes") is not None:
+        fields["max_minutes"] = spec.run.max_minutes
+    if spec.strategy.name == "auto":
+        # The last epochs are averaged, and averages are tried after them: their number must not change.
+        fields["epochs of strategy=auto"] = spec.optimization.epochs
     return Specification.of(fields)
 
 

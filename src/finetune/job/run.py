@@ -50,16 +50,19 @@ from finetune.monitoring.tensorboard import EventFile
 from finetune.runtime.optional import optional
 from finetune.sagemaker.failure import cause_of
 from finetune.sagemaker.interruption import Interruption
+from finetune.strategies.plan import Plan
 from finetune.tasks.thresholds import ChosenThresholds
 from finetune.training.build import build_state, build_training, trains_batch_norm_ever
-from finetune.training.observers.base import Observer, Observers
-from finetune.training.observers.rules import Findings
+from finetune.training.fit_auto import AutoObservers, fit_auto, start_averaging
+from finetune.training.observers.base import Observers
+from finetune.training.observers.rules import Findings, RuleObserver
 from finetune.training.observers.tracking import DebuggedInputs, TrackingObserver
 from finetune.training.optim import Schedule
 from finetune.training.saved_state.run_history import RunHistory, RunHistoryFile
 from finetune.training.saved_state.state import EpochMetrics, TrainingState
 from finetune.training.sharded import ShardedTraining
 from finetune.training.solve import fit_solved
+from finetune.training.time_budget import TimeBudget
 from finetune.training.trainer import Training, fit, restore_best
 
 logger = logging.getLogger(__name__)
@@ -165,6 +168,7 @@ class TrainingResult:
         stopped_by_rule: whether a rule ended training, with `rule_action=stop`.
         failure: error that the job raises after it has written its results.
         sharded: the trained model, if it is sharded.
+        plan: plan that was decided on in training, with strategy `auto`; else `None`.
     """
 
     state: TrainingState | None
@@ -176,6 +180,7 @@ class TrainingResult:
     stopped_by_rule: bool = False
     failure: DivergedError | None = None
     sharded: ShardedTraining | None = None
+    plan: Plan | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,14 +249,17 @@ def train(job: PreparedJob, found: FoundCheckpoint | None) -> TrainingResult:
         sharded=job.sharded,
         bad_records=job.loaders.bad_records,
         best_metric=best_metric,
+        out_of_time=TimeBudget(job.spec.run.max_minutes, lambda: run_history.seconds, job.world).used_up,
     )
     bad_records, stream = job.loaders.bad_records, job.loaders.position()
     state = build_state(training, bad_records=bad_records, account=run_history, stream=stream, findings=findings)
+    if job.auto is not None:
+        state.averaging = start_averaging(job.backbone, state.weights)
+        state.best.solved_records = len(job.inputs.validation.indices) if job.inputs.validation else 0
     debugger.watch(training.stepper.optimizer)
     rules = build_rule_observer(job, setup, training, findings)
-    observers = Observers(
-        [*build_output_observers(job, training, run_history, debugger), rules] if job.world.is_main else []
-    )
+    observers = build_observers(job, training, run_history, debugger, rules)
+    plans: list[Plan] = []
     failure: DivergedError | None = None
     with open_checkpoints(
         found,
@@ -266,10 +274,16 @@ def train(job: PreparedJob, found: FoundCheckpoint | None) -> TrainingResult:
         run_history.begin(state.progress.step, checkpoints.load_seconds, timing.snapshot, checkpoints.save_seconds)
         rules.begin()
         try:
-            if job.head_solver.solves:
-                finished = fit_solved(training, state, observers, checkpoints.saver, job.head_solver.inputs)
+            if job.auto is not None:
+                finished = fit_auto(
+                    *(training, state, observers, checkpoints.saver, job.head_solver.inputs),
+                    strategy=job.auto,
+                    decided=plans.append,
+                )
+            elif job.head_solver.solves:
+                finished = fit_solved(training, state, observers.solved, checkpoints.saver, job.head_solver.inputs)
             else:
-                finished = fit(training, state, observers, checkpoints.saver)
+                finished = fit(training, state, observers.fine_tuning, checkpoints.saver)
         except DivergedError as error:
             finished, failure = False, error
         stopped_by_rule = job.world.broadcast(findings.stopped)
@@ -294,20 +308,23 @@ def train(job: PreparedJob, found: FoundCheckpoint | None) -> TrainingResult:
         stopped_by_rule,
         failure,
         job.sharded,
+        plans[-1] if plans else None,
     )
 
 
-def build_output_observers(
-    job: PreparedJob, training: Training, run_history: RunHistoryFile, debugger: Debugger
-) -> list[Observer]:
-    """The observers that write log, run history, TensorBoard events and tensors, in the main process."""
+def build_observers(
+    job: PreparedJob, training: Training, run_history: RunHistoryFile, debugger: Debugger, rules: RuleObserver
+) -> AutoObservers:
+    """The observers that write log, run history, TensorBoard events and tensors, and the rules, in the main process."""
+    if not job.world.is_main:
+        return AutoObservers(Observers([]), Observers([]))
     events = EventFile(job.request.files.tensorboard or job.request.paths.tensorboard)
     tracking = TrackingObserver(events, debugger)
-    if job.head_solver.solves:
-        return [SolvedHeadLogObserver(run_history), tracking]
     progress = choose_progress(training.schedule.steps_per_epoch, job.spec.optimization.epochs)
     log = LogObserver(progress, run_history, job.loaders, job.spec.run, dialect_lines(job), training)
-    return [log, tracking]
+    return AutoObservers(
+        Observers([SolvedHeadLogObserver(run_history), tracking, rules]), Observers([log, tracking, rules])
+    )
 
 
 def evaluate_epoch(job: PreparedJob, debugged_inputs: DebuggedInputs, best_metric: str) -> EpochMetrics | None:
@@ -335,7 +352,7 @@ def evaluate_and_export(job: PreparedJob, result: TrainingResult) -> None:
         PlatformError: the model folder cannot be written.
     """
     state, finished = result.state, result.finished
-    job = replace(job, sharded=result.sharded)
+    job = replace(job, sharded=result.sharded, plan=result.plan or job.plan)
     if state is not None and not finished and not state.progress.step:
         logger.info(_NOTHING_TO_EXPORT)
         return

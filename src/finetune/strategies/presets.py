@@ -77,7 +77,7 @@ def make_plan(strategy: StrategySpec, optimization: OptimizationSpec, model: Mod
     """
     *body, head = model.groups
     phases = _phases(strategy, optimization.epochs, tuple(body), head)
-    body_lr, head_lr = _learning_rates(strategy, optimization, model)
+    body_lr, head_lr = base_learning_rates(strategy, optimization, model)
     learning_rates = {}
     for distance, name in enumerate(reversed(model.groups)):
         learning_rates[name] = head_lr if name == head else body_lr * strategy.layer_decay**distance
@@ -91,7 +91,7 @@ def learning_rates_in_effect(
     """Return the hyperparameters that determine the learning rates, with their values, including defaults."""
     if strategy.name == "evaluate":
         return ()
-    body, head = _learning_rates(strategy, optimization, model)
+    body, head = base_learning_rates(strategy, optimization, model)
     has_head_lr = optimization.head_learning_rate is not None
     if strategy.name == "feature_extraction":
         return (("head_learning_rate" if has_head_lr else "learning_rate", head),)
@@ -120,6 +120,8 @@ def _phases(strategy: StrategySpec, epochs: int, body: tuple[str, ...], head: st
             return (Phase(0, (*body[len(body) - strategy.unfrozen_groups :], head)),)
         case "gradual":
             return _gradual_phases(epochs, body, head)
+        case "auto":
+            raise ValueError("the plan of strategy=auto is made by strategies.auto")
 
 
 def _gradual_phases(epochs: int, body: tuple[str, ...], head: str) -> tuple[Phase, ...]:
@@ -133,7 +135,7 @@ def _gradual_phases(epochs: int, body: tuple[str, ...], head: str) -> tuple[Phas
     return tuple(phases)
 
 
-def _learning_rates(
+def base_learning_rates(
     strategy: StrategySpec, optimization: OptimizationSpec, model: ModelStructure
 ) -> tuple[float, float]:
     """Return the learning rate of the layers below the head, before layer decay, and that of the head."""
@@ -148,7 +150,7 @@ def _learning_rates(
     else:
         body = defaults.pretrained if learning_rate is None else learning_rate
         head = body
-        if model.new_head:
+        if model.new_head and strategy.name != "auto":  # A solved head is no new one.
             head = defaults.head if learning_rate is None else HEAD_LEARNING_RATE_RATIO * learning_rate
     if optimization.head_learning_rate is not None:
         head = optimization.head_learning_rate

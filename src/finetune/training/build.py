@@ -62,6 +62,7 @@ def build_training(  # noqa: PLR0913  # by keyword
     sharded: ShardedTraining | None,
     bad_records: JobBadRecords,
     best_metric: BestMetric,
+    out_of_time: Callable[[], bool] = bool,
 ) -> Training:
     """Build the training setup.
 
@@ -80,6 +81,7 @@ def build_training(  # noqa: PLR0913  # by keyword
         sharded: The model, if its trainable layers are sharded; their tensors are not inspected.
         bad_records: The bad records found in training.
         best_metric: Determines the best epoch.
+        out_of_time: Returns whether no further epoch may begin; called by all processes after each epoch.
 
     Raises:
         UserError: The batch size is 1 but the model trains batch normalization.
@@ -97,7 +99,9 @@ def build_training(  # noqa: PLR0913  # by keyword
     return Training(
         stepper=stepper,
         plan=plan,
-        schedule=build_schedule(optimization, inputs.records.batches_per_epoch or 0),
+        schedule=build_schedule(
+            optimization, inputs.records.batches_per_epoch or 0, solved_epochs=int(spec.strategy.name == "auto")
+        ),
         inputs=inputs,
         epochs=optimization.epochs,
         accumulation=optimization.gradient_accumulation_steps,
@@ -117,6 +121,7 @@ def build_training(  # noqa: PLR0913  # by keyword
         best_metric=best_metric,
         ema_decay=0.0 if spec.strategy.never_takes_steps else spec.recipes.ema_decay,
         max_steps=optimization.max_steps,
+        out_of_time=out_of_time,
     )
 
 
@@ -182,10 +187,16 @@ def _observable_rules(spec: JobSpec) -> Rules:
     return {name: rule for name, rule in rules.items() if name not in ACTIVATION_RULES or not spec.run.compile}
 
 
-def build_schedule(optimization: OptimizationSpec, batches: int) -> Schedule:
-    """Build the learning rate schedule for epochs of `batches` batches."""
+def build_schedule(optimization: OptimizationSpec, batches: int, solved_epochs: int = 0) -> Schedule:
+    """Build the learning rate schedule for epochs of `batches` batches, after those of a single step that solve a head.
+
+    Args:
+        optimization: Hyperparameters, with the number of all epochs.
+        batches: Number of batches per epoch.
+        solved_epochs: Number of epochs that solve a head: 0 or 1.
+    """
     per_epoch = steps_per_epoch(batches, optimization.gradient_accumulation_steps)
-    total = optimization.max_steps or optimization.epochs * per_epoch
+    total = optimization.max_steps or (optimization.epochs - solved_epochs) * per_epoch
     warmup = optimization.warmup_fraction if optimization.warmup_steps is None else optimization.warmup_steps
     return Schedule(
         name=optimization.lr_schedule,
@@ -194,6 +205,7 @@ def build_schedule(optimization: OptimizationSpec, batches: int) -> Schedule:
         warmup_steps=round(warmup if warmup >= 1 else warmup * total),
         milestones=optimization.lr_step_epochs,
         factor=optimization.lr_factor,
+        first_step=solved_epochs,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -75,6 +75,7 @@ class Schedule:
         warmup_steps: Steps over which the factor rises linearly to 1.
         milestones: Epochs after which `step` multiplies by `factor`.
         factor: Factor per milestone for `step`; final factor of the job for `exponential`.
+        first_step: Number of steps before the first one that the schedule counts: 1 if a head was solved before.
     """
 
     name: ScheduleName
@@ -83,9 +84,17 @@ class Schedule:
     warmup_steps: int = 0
     milestones: tuple[int, ...] = ()
     factor: float = 0.1
+    first_step: int = 0
+
+    def begin_of(self, epoch: int) -> int:
+        """Return the first optimizer step of an epoch; both are counted from 0, with those before the schedule."""
+        if self.first_step and epoch:  # The first epoch consists of these steps.
+            return self.first_step + (epoch - 1) * self.steps_per_epoch
+        return epoch * self.steps_per_epoch
 
     def __call__(self, step: int) -> float:
         """Return the factor in [0, 1] for optimizer step `step`, counted from 0."""
+        step = max(0, step - self.first_step)
         if step < self.warmup_steps:
             return (step + 1) / (self.warmup_steps + 1)
         progress = min(1.0, (step - self.warmup_steps) / max(1, self.total_steps - self.warmup_steps))
@@ -106,3 +115,10 @@ def set_learning_rates(optimizer: Optimizer, factor: float) -> None:
     """Set every group's learning rate to its peak times the schedule's factor."""
     for group in optimizer.param_groups:
         group["lr"] = group["peak_lr"] * factor
+
+
+def set_peak_learning_rates(optimizer: Optimizer, learning_rates: Mapping[str, float]) -> None:
+    """Set the peak learning rates of the layer groups that are given by name; the others keep theirs."""
+    for group in optimizer.param_groups:
+        name = group["name"].rpartition("/")[0]
+        group["peak_lr"] = learning_rates.get(name, group["peak_lr"])

@@ -110,6 +110,7 @@ class Training:
         best_metric: Determines the best epoch and early stopping.
         ema_decay: Decay of the average of the weights; 0 for none.
         max_steps: Optimizer steps of the job, if the last epoch may end early; `None` for whole epochs.
+        out_of_time: Returns whether no further epoch may begin; called by all processes after each epoch.
     """
 
     stepper: TrainStep
@@ -130,6 +131,7 @@ class Training:
     best_metric: BestMetric
     ema_decay: float = 0.0
     max_steps: int | None = None
+    out_of_time: Callable[[], bool] = bool
 
 
 def steps_per_epoch(batches: int, accumulation: int) -> int:
@@ -165,6 +167,11 @@ def end_epoch(training: Training, state: TrainingState, observer: Observer, chec
         if metrics is None:
             return False
         _close_epoch(training, state, observer, metrics)
+    progress = state.progress
+    if training.out_of_time() and progress.epoch < training.epochs:
+        progress.stopped_early = True
+    if state.averaging is not None:
+        state.averaging.epoch_done(progress.epoch, training.epochs, state.weights)
     with training.stepper.timing.host("save"):
         checkpoints.epoch_done(state)
     return True

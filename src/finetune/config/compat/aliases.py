@@ -64,7 +64,7 @@ _CHOICE_ALIASES = (
         "use_pretrained_model",
         f"{MXNET}, where the default is 0; here it is 1",
         {
-            "true": assign("strategy", "full", "feature_extraction", "partial", "gradual", "evaluate"),
+            "true": assign("strategy", "full", "auto", "feature_extraction", "partial", "gradual", "evaluate"),
             "false": assign("strategy", "from_scratch"),
         },
     ),

@@ -67,23 +67,8 @@ def choose_head_solver(
         return _trained(f"{join_names(names)} {'is' if len(names) == 1 else 'are'} set")
     if name == "auto" and backbone.weights.kept_head:
         return _trained("the head of the weights is kept, and training continues from it")
-    pass_through = None
-    with optional("Examining the hidden layer of the head"):
-        pass_through = find_pass_through(backbone)
-    inputs = HeadInputs(not new_hidden_layers(backbone), pass_through)
-    obstacle = _obstacle(backbone, cache_plan, inputs, records)
-    if obstacle is None and records is not None:
-        width, classes = backbone.classifier.in_features, backbone.classifier.out_features
-        copies = len(inputs.candidates())
-        size = records * (width * (4 * copies + _BYTES_PER_SCALED) + classes * _BYTES_PER_TARGET)
-        folds = FOLDS if records <= SINGLE_FOLD_ABOVE else 1
-        macs = 2 * copies * records * width * classes * folds * _EVALUATIONS
-        if not provider.holds(size):
-            obstacle = f"{size / 1e9:.2g} GB of features exceed the memory for them (cache_size_gb)"
-        elif name == "auto" and macs > _MAX_MACS[cache_plan.numerics.device.type]:
-            obstacle = (
-                f"a solution would take long with {records:,} records, {width:,} features and {classes:,} classes"
-            )
+    inputs = head_inputs(backbone)
+    obstacle = find_obstacle(backbone, cache_plan, provider, inputs, records, may_take_long=name == "lbfgs")
     if obstacle is not None:
         if name == "lbfgs":
             raise UserError(f"head_solver='lbfgs', but the head cannot be solved: {obstacle}. Use head_solver=auto.")
@@ -92,6 +77,48 @@ def choose_head_solver(
     validation = f"{FOLDS}-fold cross-validation" if (records or 0) <= SINGLE_FOLD_ABOVE else "a held-out fifth"
     strengths = f"the best of up to {len(STRENGTHS)} regularization strengths in {validation}"
     return HeadSolver(True, f"{what} by L-BFGS (head_solver), with {strengths}", inputs)
+
+
+def head_inputs(backbone: Backbone) -> HeadInputs:
+    """Return the candidates for what the last layer reads."""
+    pass_through = None
+    with optional("Examining the hidden layer of the head"):
+        pass_through = find_pass_through(backbone)
+    return HeadInputs(not new_hidden_layers(backbone), pass_through)
+
+
+def find_obstacle(  # the last one by keyword
+    backbone: Backbone,
+    cache_plan: CachePlan,
+    provider: CachedInputProvider,
+    inputs: HeadInputs,
+    records: int | None,
+    *,
+    may_take_long: bool = False,
+) -> str | None:
+    """Return the reason why the head cannot be solved, as a clause; all processes call this together.
+
+    Args:
+        backbone: model.
+        cache_plan: caching of the frozen layers.
+        provider: inputs, with the memory for features.
+        inputs: candidates for what the last layer reads.
+        records: number of training records; `None` if unknown.
+        may_take_long: whether the solution may take longer than minutes.
+    """
+    obstacle = _obstacle(backbone, cache_plan, inputs, records)
+    if obstacle is not None or records is None:
+        return obstacle
+    width, classes = backbone.classifier.in_features, backbone.classifier.out_features
+    copies = len(inputs.candidates())
+    size = records * (width * (4 * copies + _BYTES_PER_SCALED) + classes * _BYTES_PER_TARGET)
+    folds = FOLDS if records <= SINGLE_FOLD_ABOVE else 1
+    macs = 2 * copies * records * width * classes * folds * _EVALUATIONS
+    if not provider.holds(size):
+        return f"{size / 1e9:.2g} GB of features exceed the memory for them (cache_size_gb)"
+    if not may_take_long and macs > _MAX_MACS[cache_plan.numerics.device.type]:
+        return f"a solution would take long with {records:,} records, {width:,} features and {classes:,} classes"
+    return None
 
 
 def _trained(reason: str) -> HeadSolver:

@@ -71,7 +71,8 @@ def choose_automatically(job: PreparedJob, memory_of_devices: list[int]) -> Memo
     """Choose the fastest mode that fits into the devices, or the one that needs the least memory if none fits."""
     memory, shards = measure_memory(job), job.devices.count
     spec, exact_order = job.spec, job.spec.distributed.distributed_order == "exact"
-    can_shard = not _obstacle(job) and not job.numerics.scaled and exact_order and spec.strategy.name != "gradual"
+    can_shard = not _obstacle(job) and not job.numerics.scaled and exact_order
+    can_shard = can_shard and spec.strategy.name not in {"auto", "gradual"}  # they unfreeze layers later
     allowed = [
         mode
         for mode in MEMORY_MODES

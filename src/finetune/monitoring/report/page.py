@@ -89,7 +89,8 @@ def _tiles(report: Mapping[str, Any]) -> Html:
         tiles += _scores(part, metrics)
         tiles.append((percent(metrics["expected_calibration_error"]), "calibration error"))
     tiles.append((number(sum(report["records"].values())), "records"))
-    if solution := job.get("head_solver"):
+    solution = job.get("head_solver")
+    if solution and job["epochs"] == 1:
         tiles.append((f"{solution['strength']:.4g}", "regularization of the solved head"))
     elif "steps" in job:
         tiles.append((f"{job['epochs']:,}", f"epochs, {job['steps']:,} steps"))

@@ -32,7 +32,7 @@ _MAX_NAME_LENGTH = 24
 def curves(report: Mapping[str, Any]) -> Html | None:
     """Render loss and score by epoch; `None` without epochs."""
     rows: Sequence[Mapping[str, float]] = report["history"]
-    if not rows or "head_solver" in report["job"]:
+    if not rows or ("head_solver" in report["job"] and len(rows) == 1):
         return None
     epochs = list(range(1, len(rows) + 1))
     charts = []
@@ -52,6 +52,10 @@ def curves(report: Mapping[str, Any]) -> Html | None:
 def _exported(job: Mapping[str, Any], rows: Sequence[Mapping[str, float]]) -> str:
     """Describe which epoch's weights are exported, and the best or the last epoch if that is another one."""
     exported, best, metric = job.get("exported_epoch"), job.get("best_epoch"), job.get("best_metric") or "accuracy"
+    if not exported and "head_solver" in job:
+        weights = job["exported_weights"]
+        values = _values(job.get("averages", {}).get(weights, rows[0]), metric)
+        return f"Exported: {weights}, validation {values}. Epoch 1 is the solved head with {_values(rows[0], metric)}."
     if not exported:
         return "Exported: the weights of the last step, within an epoch."
     if not best or any("validation:loss" not in row for row in rows):

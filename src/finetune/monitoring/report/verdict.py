@@ -153,8 +153,10 @@ def _score_objections(metrics: Mapping[str, Any]) -> list[_Objection]:
 
 
 def _loss_objections(report: Mapping[str, Any], metrics: Mapping[str, Any]) -> list[_Objection]:
-    """The validation loss of the last epoch, even if an earlier one is exported."""
+    """The validation loss of the last epoch, even if an earlier one is exported, unless that is a solved head."""
     rows: Sequence[Mapping[str, float]] = report["history"]
+    if report["job"].get("exported_weights") == "solved head":
+        return []
     guess = guess_loss(len(metrics["labels"]), multi_label="micro" in metrics)
     if not rows or not exploded(rows[-1], guess, DEFAULTS["ExplodingLoss"]["threshold"]):
         return []

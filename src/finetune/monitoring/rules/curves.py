@@ -31,17 +31,24 @@ class TrainingCurves:
         steps_per_epoch: Optimizer steps per epoch.
         validation_records: Number of validation records, which determines the uncertainty of the score.
         setup: Setup of the job, to tailor the advice.
+        first_epoch: Number of epochs before the first row, which solved the head.
     """
 
     rows: Sequence[Row]
     steps_per_epoch: int
     validation_records: int
     setup: Setup = field(default_factory=Setup)
+    first_epoch: int = 0
+
+    @property
+    def epoch(self) -> int:
+        """Number of the last epoch, counted from 1."""
+        return self.first_epoch + len(self.rows)
 
     @property
     def step(self) -> int:
         """Number of steps done."""
-        return len(self.rows) * self.steps_per_epoch
+        return self.first_epoch + len(self.rows) * self.steps_per_epoch
 
     def learned(self, guess: float) -> bool:
         """Return whether the last epoch is clearly better than a guess, on validation or without it on training.
@@ -73,7 +80,7 @@ def resolution(curves: TrainingCurves) -> str:
     if "validation:loss" in last:
         metric = "F1" if score_name(last, "validation") == "micro_f1" else "accuracy"
         text += f", validation loss {last['validation:loss']:.4f}, {metric} {score_of(last, 'validation'):.1%}"
-    return f"no longer holds after epoch {len(curves.rows)}: {text}"
+    return f"no longer holds after epoch {curves.epoch}: {text}"
 
 
 def patience_for_best(rows: Sequence[Row], metric: str) -> int:
@@ -228,7 +235,7 @@ def _epochs_without_improvement(losses: Sequence[float], delta: float) -> int:
 
 
 def _epoch_name(curves: TrainingCurves) -> str:
-    return f"epoch {len(curves.rows)}"
+    return f"epoch {curves.epoch}"
 
 
 def check_class_balance(counts: Mapping[str, int], rules: Rules, setup: Setup) -> list[Finding]:

@@ -112,7 +112,7 @@ class Setup:
         """Advise keeping more pretrained layers frozen; `None` if no strategy does."""
         if self.strategy == "from_scratch":
             return "start from pretrained weights (strategy=feature_extraction)"
-        if self.strategy in {"full", "partial", "gradual"}:
+        if self.strategy in {"auto", "full", "partial", "gradual"}:
             suffix = f", without {self._learning_rate_names()}" if self.learning_rates_set else ""
             return f"train fewer layers (strategy=feature_extraction{suffix})"
         return None

@@ -40,7 +40,7 @@ def check_training(curves: TrainingCurves, guess: float) -> list[Finding]:
 def _diverged(curves: TrainingCurves) -> Finding:
     *before, last = [row["train:loss"] for row in curves.rows]
     previous = f", after {before[-1]:.4g} in the previous epoch" if before else ""
-    observation = f"the training loss is {last} in epoch {len(curves.rows)}{previous}"
+    observation = f"the training loss is {last} in epoch {curves.epoch}{previous}"
     advice = sentence(curves.setup.lower_learning_rate(10))
     return Finding("Diverged", curves.step, "curves", observation, advice, severe=True)
 

@@ -201,13 +201,14 @@ class RuleObserver:
             self._reevaluate(curves, state)
 
     def _reevaluate(self, curves: TrainingCurves, state: TrainingState) -> None:
-        last_epoch, best = len(curves.rows) - 1, state.best
+        last_epoch, best = len(state.history.rows) - 1, state.best
         rules, current = set(RECHECKED_RULES), check_curves(curves, self.rules)
-        if best.weights and best.epoch < last_epoch:
+        if best.weights and (best.average or best.epoch < last_epoch):
             # The exported weights are from before the overfitting.
             rules.remove("Overfit")
             current = [finding for finding in current if finding.rule != "Overfit"]
-            reason = f"the weights of epoch {best.epoch + 1}, the best one, are exported"
+            exported = best.average or f"the weights of epoch {best.epoch + 1}, the best one,"
+            reason = f"{exported} are exported"
             self.findings.reevaluate(["Overfit"], (), reason)
         self.findings.reevaluate(rules, current, resolution(curves))
         if curves.learned(self.baseline_score) and all(finding.rule != "ExplodingLoss" for finding in current):
@@ -217,7 +218,9 @@ class RuleObserver:
 
     def _curves(self, rows: list[EpochMetrics], step: int) -> TrainingCurves:
         per_epoch = self.steps_per_epoch or max(1, step // max(1, len(rows)))
-        return TrainingCurves(rows, per_epoch, self.validation_records, self.setup)
+        # A solved head is no beginning of the curves of fine-tuning, which first leaves it.
+        first = 1 if self.setup.strategy == "auto" and len(rows) > 1 else 0
+        return TrainingCurves(rows[first:], per_epoch, self.validation_records, self.setup, first)
 
     def _sample_machine(self) -> None:
         seconds = self.timing.seconds

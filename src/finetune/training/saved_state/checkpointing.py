@@ -76,7 +76,7 @@ class Checkpointing:
         self._clock = clock
         self._buffers = SnapshotBuffers()
         self._last_step = 0
-        self._last_saved: tuple[int, int] | None = None
+        self._last_saved: tuple[int, int, int] | None = None
         self._last_time = clock()
         self._last_copy_seconds = 0.0
         self._cpu_seconds_before = 0.0
@@ -102,7 +102,7 @@ class Checkpointing:
     def save_now(self, state: TrainingState, kind: str) -> None:
         """Save this state unless already saved, and return once it is written."""
         self._wait_for_writer()
-        if self._agree(self._last_saved != (state.progress.epoch, state.progress.step)):
+        if self._agree(self._last_saved != _position(state)):
             self._save(state, kind)
             self._wait_for_writer()
 
@@ -145,7 +145,7 @@ class Checkpointing:
 
     def _mark_saved(self, state: TrainingState) -> None:
         self._last_step = state.progress.step
-        self._last_saved = (state.progress.epoch, state.progress.step)
+        self._last_saved = _position(state)
 
     def _wait_for_writer(self) -> None:
         try:
@@ -153,6 +153,11 @@ class Checkpointing:
         except PlatformError as error:
             logger.warning("%s", error)
             self._last_saved = None
+
+
+def _position(state: TrainingState) -> tuple[int, int, int]:
+    """Return the position of a state in the job: epoch, step, and number of averages evaluated after the last epoch."""
+    return state.progress.epoch, state.progress.step, len(state.history.averages)
 
 
 class SavedByMain:

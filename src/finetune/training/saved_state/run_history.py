@@ -80,6 +80,11 @@ class RunHistoryFile:
     _last_write: float = float("-inf")
     _started: bool = False
 
+    @property
+    def seconds(self) -> float:
+        """Seconds that the job has taken so far, over all of its starts."""
+        return self._earlier.run_seconds + process_age()
+
     def open(self, *, restart: bool) -> None:
         """Count this start, in addition to earlier ones recorded in the folder unless `restart` is set."""
         self.account.starts = 1

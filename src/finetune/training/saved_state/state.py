@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Protocol
@@ -14,6 +15,7 @@ from finetune.checkpoint.state import check_count, check_structure
 from finetune.monitoring.score import METRIC_LABELS, rank_of
 from finetune.tasks.task import Task
 from finetune.training.saved_state.averaged_weights import AveragedWeights
+from finetune.training.saved_state.averaging import Averaging
 from finetune.training.saved_state.trainable_state import OptimizerState, State, TrainableWeights
 
 EpochMetrics = dict[str, float]
@@ -172,6 +174,9 @@ class BestEpoch:
             long as the score is 0, the last epoch with a lower loss.
         reference: Score of the epoch `improved`.
         weights: Its weights, in the memory of the host.
+        average: Name of the average of weights that is better than every epoch; empty if there is none.
+        solved_records: If epoch 0 is a solved head that only clearly better weights replace: the number of validation
+            records, on which the noise of the metric depends. Otherwise 0.
     """
 
     keep: bool
@@ -183,26 +188,41 @@ class BestEpoch:
     improved: int = -1
     reference: float = float("-inf")
     weights: dict[str, Tensor] = field(default_factory=dict)
+    average: str = ""
+    solved_records: int = 0
 
     _SCALARS: ClassVar = ("epoch", "score", "accuracy", "loss", "improved", "reference")
 
-    def update(self, row: Mapping[str, float], epoch: int, weights: TrainableWeights, min_delta: float) -> None:
-        """Update with an epoch's validation metrics; copy its weights if it is the best."""
+    def update(
+        self, row: Mapping[str, float], epoch: int, weights: TrainableWeights, min_delta: float, average: str = ""
+    ) -> None:
+        """Update with the validation metrics of an epoch, or of an average of weights; copy the weights if best."""
         score, negated_loss = rank_of(row, self.metric)
         learns_nothing_yet = self.metric != "loss" and score <= 0
         if score > self.reference + min_delta or (learns_nothing_yet and negated_loss > -self.loss):
             self.improved, self.reference = epoch, score
         if self.epoch >= 0 and (score, negated_loss) <= (self.score, -self.loss):
             return
+        if self.epoch == 0 and score <= self.score + self._noise():
+            return
         self.epoch, self.score, self.accuracy, self.loss = epoch, score, row["validation:accuracy"], -negated_loss
+        self.average = average
         if self.keep:
             # On the host, as the device may have no memory left; in the layout of the original.
             self.weights = {name: _host_copy(tensor) for name, tensor in weights.state_dict().items()}
 
+    def _noise(self) -> float:
+        """Return half the standard error of a share like the score; 0 for losses, and without a solved head."""
+        if not self.solved_records or self.metric == "loss":
+            return 0.0
+        share = min(1.0, max(0.0, self.score))
+        return 0.5 * math.sqrt(share * (1 - share) / self.solved_records)
+
     def state_dict(self) -> State:
         """Return tensors by name and plain values."""
         scalars = {name: getattr(self, name) for name in self._SCALARS}
-        return {**scalars, "weights": dict(self.weights)}
+        average = {"average": self.average} if self.average else {}
+        return {**scalars, **average, "weights": dict(self.weights)}
 
     def load_state_dict(self, state: State, /) -> None:
         """Restore tensors and plain values.
@@ -210,9 +230,12 @@ class BestEpoch:
         Raises:
             ValueError: The values do not have the expected form.
         """
+        state = dict(state)
+        average = state.pop("average", "")
         check_structure({**state, "weights": {}}, {**self.state_dict(), "weights": {}}, "best")
         for name in self._SCALARS:
             setattr(self, name, state[name])
+        self.average = str(average)
         self.weights = dict(state["weights"])
         if self.keep and self.epoch >= 0 and not self.weights:
             # Earlier versions kept weights only for early stopping: choose among the remaining epochs.
@@ -230,16 +253,23 @@ class History:
 
     Attributes:
         rows: Metrics by epoch; a solved head has a single one.
-        solution: How the head was solved (`solver.head.Solution.as_json`); `None` if it was not.
+        solution: How the head was solved (`solver.head.Solution.as_json`, `solver.baselines.Baselines`); `None` if it
+            was not.
+        averages: Validation metrics of averages of weights by name, after the last epoch.
     """
 
     rows: list[EpochMetrics] = field(default_factory=list)
     solution: dict[str, Any] | None = None
+    averages: dict[str, EpochMetrics] = field(default_factory=dict)
 
     def state_dict(self) -> State:
         """Return plain values."""
-        rows: State = {"rows": [dict(row) for row in self.rows]}
-        return rows if self.solution is None else rows | {"solution": self.solution}
+        state: State = {"rows": [dict(row) for row in self.rows]}
+        if self.solution is not None:
+            state["solution"] = self.solution
+        if self.averages:
+            state["averages"] = {name: dict(row) for name, row in self.averages.items()}
+        return state
 
     def load_state_dict(self, state: State, /) -> None:
         """Restore plain values.
@@ -255,6 +285,7 @@ class History:
             check_structure(row, dict.fromkeys(names, 0.0), f"row {epoch}")
         self.rows = rows
         self.solution = None if state.get("solution") is None else dict(state["solution"])
+        self.averages = {str(name): dict(row) for name, row in state.get("averages", {}).items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,6 +326,7 @@ class TrainingState:
         findings: Findings of the rules.
         probe: State of the probe that the next samples depend on.
         average: Average of the weights; part of the state only if it is active, as in earlier checkpoints.
+        averaging: Weights to average after the last epoch; `None` if nothing is averaged.
     """
 
     weights: TrainableWeights
@@ -310,9 +342,18 @@ class TrainingState:
     average: AveragedWeights
     progress: Progress = field(default_factory=Progress)
     history: History = field(default_factory=History)
+    averaging: Averaging | None = None
+
+    @property
+    def exports_solved_head(self) -> bool:
+        """Whether the weights to export are a solved head on layers that were not trained."""
+        if self.history.solution is None or self.best.average:
+            return False
+        return self.best.epoch == 0 if self.best.weights else self.progress.step <= 1
 
     def parts(self) -> dict[str, Stateful]:
         """Return the stateful parts by name, in the order in which they are written."""
+        averaging: dict[str, Stateful] = {} if self.averaging is None else {"averaging": self.averaging}
         return {
             "weights": self.weights,
             "optimizer": self.optimizer,
@@ -327,6 +368,7 @@ class TrainingState:
             "stream": self.stream,
             "findings": self.findings,
             "probe": self.probe,
+            **averaging,
         }
 
     def load(self, states: Mapping[str, State]) -> None:
