@@ -46,7 +46,6 @@ def quiet(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "HOME": str(folder),
         "SAGEMAKER_USER_CONFIG_OVERRIDE": str(settings),
         "SAGEMAKER_SUPPRESS_V2_WARNING": "1",
-        "PYTHONDONTWRITEBYTECODE": "1",
     }
 
 
