@@ -1,7 +1,7 @@
 """Imported by every Python process that finds this folder on its path: provokes failures in its main thread by signals.
 
 SIGUSR1 raises an exception, SIGUSR2 runs out of memory, SIGHUP ends the process as if it had succeeded,
-SIGALRM lets it compute forever in its next forward pass, which counts as endless after three seconds.
+SIGALRM lets it compute forever in a training step, which counts as endless after three seconds.
 """
 
 from __future__ import annotations
@@ -32,12 +32,18 @@ def _end(number: int, frame: FrameType | None) -> NoReturn:
 def _compute_forever(number: int, frame: FrameType | None) -> None:
     del number, frame
     import torch
+    from torch.nn.parallel import DistributedDataParallel
 
     from finetune.runtime import computations
 
-    def loop(module: torch.nn.Module, inputs: object) -> NoReturn:
-        del module, inputs
-        while True:
+    passes = 0
+
+    def loop(module: torch.nn.Module, inputs: object) -> None:
+        nonlocal passes
+        del inputs
+        passes += isinstance(module, DistributedDataParallel)
+        # A step of two batches that has begun before has the earlier limit.
+        while passes > 2:
             pass
 
     computations.MIN_SECONDS, computations.FACTOR = 3.0, 1
