@@ -12,7 +12,7 @@ import torch
 from finetune.checkpoint import BackgroundWriter, CheckpointInfo, CheckpointName, Snapshot, Specification
 from finetune.errors import PlatformError
 from finetune.training.saved_state.checkpointing import Cadence, Checkpointing
-from finetune.training.saved_state.state import Progress, Stateful, TrainingState
+from finetune.training.saved_state.state import History, Progress, Stateful, TrainingState
 
 
 @dataclass
@@ -54,6 +54,7 @@ class State:
     clock: SlowState
     progress: Progress = field(default_factory=Progress)
     best: Progress = field(default_factory=Progress)
+    history: History = field(default_factory=History)
 
     def parts(self) -> dict[str, Stateful]:
         return {"clock": self.clock}

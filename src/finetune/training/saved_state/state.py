@@ -203,7 +203,7 @@ class BestEpoch:
             self.improved, self.reference = epoch, score
         if self.epoch >= 0 and (score, negated_loss) <= (self.score, -self.loss):
             return
-        if self.epoch == 0 and score <= self.score + self._noise():
+        if self.solved_records and self.epoch == 0 and score <= self.score + self._noise():
             return
         self.epoch, self.score, self.accuracy, self.loss = epoch, score, row["validation:accuracy"], -negated_loss
         self.average = average
@@ -212,8 +212,8 @@ class BestEpoch:
             self.weights = {name: _host_copy(tensor) for name, tensor in weights.state_dict().items()}
 
     def _noise(self) -> float:
-        """Return half the standard error of a share like the score; 0 for losses, and without a solved head."""
-        if not self.solved_records or self.metric == "loss":
+        """Return half the standard error of a share like the score; 0 for losses."""
+        if self.metric == "loss":
             return 0.0
         share = min(1.0, max(0.0, self.score))
         return 0.5 * math.sqrt(share * (1 - share) / self.solved_records)
