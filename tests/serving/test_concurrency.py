@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,6 +18,21 @@ from tests.support.servers import RunningServer, ready_server
 TOLERANCE = 2e-5
 CLIENTS = 16
 TEXTS = ["a good film", "bad", "a very, very long book, not good, not bad", "short film", "not a very good book"] * 8
+
+BLOCKING_HANDLER = """
+import pathlib, time
+def model_fn(folder):
+    return pathlib.Path(folder)
+def input_fn(body, content_type):
+    return body
+def predict_fn(data, folder):
+    (folder / 'started').touch()
+    while not (folder / 'released').exists():
+        time.sleep(0.01)
+    return data
+def output_fn(prediction, accept):
+    return prediction
+"""
 
 
 def answers_of(server: RunningServer, requests: Sequence[tuple[bytes, str]], clients: int) -> list[dict[str, Any]]:
@@ -76,6 +92,24 @@ def test_requests_beyond_the_limit_are_answered_with_503(image_root: Path, image
             assert refused.json()["message"].startswith("all 2 places of the queue are taken")
             assert server.ping() == 200
         eventually(lambda: server.post(images[0], "image/png").status_code == 200)
+
+
+def test_requests_are_refused_while_one_waits_too_long(tmp_path: Path) -> None:
+    (tmp_path / "root" / "model" / "code").mkdir(parents=True)
+    (tmp_path / "root" / "model" / "code" / "inference.py").write_text(BLOCKING_HANDLER, encoding="utf-8")
+    started, released = tmp_path / "root" / "model" / "started", tmp_path / "root" / "model" / "released"
+    with ready_server(tmp_path / "root", {"FINETUNE_MAX_WAIT_S": "1"}) as server, ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(server.post, b"x", "text/plain")
+        while not started.exists():
+            assert server.process.poll() is None, server.log()
+            time.sleep(0.01)
+        time.sleep(1.1)
+        refused = server.post(b"x", "text/plain")
+        assert (refused.status_code, refused.headers["Retry-After"]) == (503, "1")
+        assert refused.json()["message"] == "requests wait for more than 1 s; try again later"
+        released.touch()
+        assert waiting.result().status_code == 200
+        assert server.post(b"x", "text/plain").status_code == 200
 
 
 def occupied(server: RunningServer, head: bytes) -> socket.socket:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 
@@ -30,9 +31,10 @@ def test_variables_of_the_platform_are_read() -> None:
         FINETUNE_MAX_BATCH="8",
         FINETUNE_MAX_DELAY_MS="20",
         FINETUNE_MAX_REQUESTS="50",
+        FINETUNE_MAX_WAIT_S="3",
     )
     assert configuration == ServingConfiguration(
-        Path("/other/model"), True, 9000, 8, 0.02, 50, workers=3, default_accept="text/csv"
+        Path("/other/model"), True, 9000, 8, 0.02, 50, 3, workers=3, default_accept="text/csv"
     )
 
 
@@ -49,6 +51,12 @@ def test_variables_of_the_platform_are_read() -> None:
 def test_body_limit_depends_on_the_job(environment: dict[str, str], body_bytes: int, transform_mib: int) -> None:
     configuration = read(**environment)
     assert (configuration.max_body_bytes, configuration.transform_mib) == (body_bytes, transform_mib)
+
+
+def test_wait_is_unlimited_in_batch_transform_and_on_request() -> None:
+    assert read(SAGEMAKER_BATCH="true").max_wait_seconds == math.inf
+    assert read(FINETUNE_MAX_WAIT_S="0").max_wait_seconds == math.inf
+    assert read(SAGEMAKER_BATCH="true", FINETUNE_MAX_WAIT_S="5").max_wait_seconds == 5
 
 
 @pytest.mark.parametrize(
@@ -78,4 +86,5 @@ def test_page_documents_all_variables_and_their_defaults() -> None:
     assert defaults["FINETUNE_MAX_BATCH"] == str(read().max_batch)
     assert defaults["FINETUNE_MAX_DELAY_MS"] == f"{1000 * read().max_delay_seconds:.0f}"
     assert defaults["FINETUNE_MAX_REQUESTS"] == str(read().max_requests)
+    assert defaults["FINETUNE_MAX_WAIT_S"] == f"{read().max_wait_seconds:.0f}"
     assert defaults["SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT"] == read().default_accept

@@ -21,7 +21,7 @@ def measure(models: Sequence[Served], folder: Path, *, quick: bool) -> None:
     """Print a row per model."""
     columns = ("model", "median, ms: handler, server, of the differences", "fastest tenth, ms: handler, server")
     begin("Overhead of a request", (*columns, "their difference, ms"))
-    count = 20 if quick else 300
+    count = 20 if quick else 200
     for served in models:
         handler, server = _measure(served, folder, count)
         differences = [request - call for call, request in zip(handler, server, strict=True)]

@@ -20,7 +20,7 @@ _BARE = "import sys; sys.path.insert(0, sys.argv[1] + '/code'); import inference
 def measure(models: Sequence[Served], *, quick: bool) -> None:
     """Print a row per model."""
     begin("Start to the first answer", ("model", "server, s", "bare script, s", "server / bare script"))
-    rounds = 1 if quick else 5
+    rounds = 1 if quick else 3
     for served in models:
         _bare_script(served)  # files into the page cache
         pairs = [(_first_answer(served), _bare_script(served)) for _ in range(rounds)]

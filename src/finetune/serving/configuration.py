@@ -7,6 +7,7 @@ sibling pages.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ class ServingConfiguration:
         max_batch: largest number of records in one forward pass.
         max_delay_seconds: longest time for which a record waits for further ones that are being preprocessed.
         max_requests: number of accepted requests without an answer; further ones are answered with 503.
+        max_wait_seconds: while a request waits for longer than this, further ones are answered with 503.
         max_body_bytes: largest accepted request body.
         transform_mib: largest body that a batch transform job should send, in MiB.
         workers: threads that run forward passes; `None` for one per GPU, or one on a CPU.
@@ -47,6 +49,7 @@ class ServingConfiguration:
     max_batch: int = 32
     max_delay_seconds: float = 0.005
     max_requests: int = 256
+    max_wait_seconds: float = 10.0
     max_body_bytes: int = REAL_TIME_MIB * MIB
     transform_mib: int = REAL_TIME_MIB
     workers: int | None = None
@@ -70,11 +73,18 @@ class ServingConfiguration:
             max_batch=_integer(environment, "FINETUNE_MAX_BATCH", 32, minimum=1, maximum=4096),
             max_delay_seconds=delay / 1000,
             max_requests=_integer(environment, "FINETUNE_MAX_REQUESTS", 256, minimum=1, maximum=100_000),
+            max_wait_seconds=_max_wait_seconds(environment),
             max_body_bytes=max_body_bytes,
             transform_mib=min(TRANSFORM_MIB, max(1, max_body_bytes // MIB)) if is_explicit else REAL_TIME_MIB,
             workers=workers or None,
             default_accept=environment.get("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT") or "application/json",
         )
+
+
+def _max_wait_seconds(environment: Mapping[str, str]) -> float:
+    """`FINETUNE_MAX_WAIT_S`; by default batch transform, which sends few requests at a time, has no limit."""
+    default = 0 if _boolean(environment, "SAGEMAKER_BATCH") else 10
+    return _integer(environment, "FINETUNE_MAX_WAIT_S", default, maximum=86_400) or math.inf
 
 
 def _max_body_bytes(environment: Mapping[str, str]) -> tuple[int, bool]:

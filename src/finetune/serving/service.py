@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -54,6 +55,7 @@ class Service:
         self._bodies = BodyReader(configuration.max_body_bytes)
         self._preprocessing = ThreadPoolExecutor(1)
         self._requests = 0
+        self._waiting: dict[int, float] = {}
 
     def start(
         self,
@@ -108,11 +110,9 @@ class Service:
 
     async def invoke(self, request: Request, model: ServedModel) -> Response:
         """Answer a request with the predictions of a model, or with an error."""
-        if self._requests >= self.configuration.max_requests:
+        if (reason := self._refusal()) is not None:
             await discard(request)
-            return busy_response(
-                f"all {self.configuration.max_requests} places of the queue are taken; try again later"
-            )
+            return busy_response(f"{reason}; try again later")
         with self._counted():
             try:
                 body = await self._bodies.read(request)
@@ -123,6 +123,20 @@ class Service:
                 status = getattr(error, "status", None)
                 return self._server_error(error) if status is None else _client_error(int(status), str(error))
         return Response(answer.body, headers={"Content-Type": answer.media_type})
+
+    def _refusal(self) -> str | None:
+        """Return why no further request is accepted; `None` if one is.
+
+        The wait is limited besides the number of requests: a slow model would otherwise accept requests that it answers
+        only when their clients have given up, and would go on to do so long after an overload.
+        """
+        settings = self.configuration
+        if self._requests >= settings.max_requests:
+            return f"all {settings.max_requests} places of the queue are taken"
+        oldest = next(iter(self._waiting.values()), None)
+        if oldest is not None and time.monotonic() - oldest > settings.max_wait_seconds:
+            return f"requests wait for more than {settings.max_wait_seconds:g} s"
+        return None
 
     @contextmanager
     def _counted(self) -> Iterator[None]:
@@ -144,7 +158,11 @@ class Service:
             parsed.append(model.parse(body, content_type, options))
             return model.prepare(parsed[0], 0, size)
 
-        results = await self._classify(model, parse)
+        self._waiting[id(request)] = time.monotonic()
+        try:
+            results = await self._classify(model, parse)
+        finally:
+            del self._waiting[id(request)]
         for start in range(size, model.count(parsed[0]), size):
             results += await self._classify(model, partial(model.prepare, parsed[0], start, size))
         return await self._in_thread(partial(model.respond, parsed[0], results, accept))
