@@ -27,6 +27,7 @@ STRATEGIES: Mapping[str, Mapping[str, str]] = {
         "lr_schedule": "constant",
         "ema_decay": "0.9",
         "loss": "focal",
+        "cutmix": "1",
     },
 }
 _FP32_STRATEGIES = ("feature_extraction", "full", "gradual")

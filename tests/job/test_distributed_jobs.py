@@ -34,7 +34,17 @@ IMAGES: Mapping[str, Mapping[str, str]] = {
         "early_stopping_patience": "1",
         "early_stopping_min_delta": "1",
     },
-    "full, fp32": {"strategy": "full", "precision": "fp32", "virtual_devices": "3", "batch_size": "24", "epochs": "2"},
+    "full, fp32": {
+        "strategy": "full",
+        "precision": "fp32",
+        "virtual_devices": "3",
+        "batch_size": "24",
+        "epochs": "2",
+        "mixup": "0.4",
+        "sampler": "balanced",
+        "ema_decay": "0.9",
+        "augmentation": "trivial",
+    },
     "ResNet": {
         "strategy": "from_scratch",
         "model_name": "resnet18",

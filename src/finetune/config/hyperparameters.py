@@ -357,6 +357,11 @@ class DistributedSpec(Section):
         description="Whether to store only the inputs of each layer group in the forward pass and to compute its "
         "activations again in the backward pass: takes less device memory and more time. Does not change the result.",
     )
+    out_of_memory: Literal["halve_batch", "fail"] = Field(
+        "halve_batch",
+        description="What a job of one process does if its device runs out of memory in training: start again with "
+        "half the batch_size and twice the gradient_accumulation_steps, or fail.",
+    )
     deterministic: bool = Field(
         False,
         description="Whether to use only GPU kernels that give the same bits in every run; slower for some models. On "
@@ -475,6 +480,7 @@ class JobSpec:
         objective: objective metric of a tuner; `None` outside a tuning job.
         dialect: the tool whose defaults apply; `None` for those of this project.
         strategy_reason: reason for the strategy, as a clause for the plan; empty if the user set it.
+        halvings: how often the batch was halved after the device ran out of memory, included in `optimization`.
     """
 
     data: DataSpec
@@ -492,3 +498,4 @@ class JobSpec:
     objective: str | None = None
     dialect: AppliedDialect | None = field(default=None, compare=False)
     strategy_reason: str = field(default="", compare=False)
+    halvings: int = 0

@@ -99,7 +99,7 @@ UNUSED_IN_SPEC: tuple[UnusedRule[JobSpec], ...] = (
             *("dropout", "unfrozen_groups", "layer_decay", "augmentation", "validation_fraction", "shuffle_buffer"),
             *_names_in(FeatureSpec),
             *_names_in(CheckpointSpec),
-            *("virtual_devices", "distributed_order", "sharding", "activation_checkpointing"),
+            *("virtual_devices", "distributed_order", "sharding", "activation_checkpointing", "out_of_memory"),
             "rule_action",
             "max_minutes",
         ),

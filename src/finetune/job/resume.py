@@ -44,6 +44,9 @@ CHANGEABLE = (
 )
 """Hyperparameters that may change on resume; `epochs` may only increase. See docs/interruptions.md."""
 
+HALVINGS = "halvings of the batch"
+"""Field of the specification of a job whose batch was halved; the other fields are those of the request."""
+
 MAX_SHOWN_DIFFERENCES = 6
 
 
@@ -290,6 +293,10 @@ def build_specification(  # noqa: PLR0913  # the last three by keyword
         # Their trained values are in the checkpoint, but other initial weights make it another request.
         "given weights": digest_weights(backbone, backbone.module.state_dict().keys() - frozen),
     }
+    if spec.halvings:
+        fields["batch_size"] = spec.optimization.batch_size * 2**spec.halvings
+        fields["gradient_accumulation_steps"] = spec.optimization.gradient_accumulation_steps // 2**spec.halvings
+        fields[HALVINGS] = spec.halvings
     # Without those that are off: checkpoints of earlier versions lack them.
     fields |= spec.recipes.model_dump(exclude_defaults=True)
     # Left out if it is the one of earlier versions, whose checkpoints lack the field.

@@ -26,6 +26,7 @@ from finetune.job.dialect_log import dialect_lines, log_final_metrics
 from finetune.job.evaluate import Evaluation, decide_thresholds, evaluate_parts, measure_forgetting
 from finetune.job.export_check import export_and_verify
 from finetune.job.log_observer import LogObserver, SolvedHeadLogObserver
+from finetune.job.out_of_memory import match_halvings, run_with_smaller_batches
 from finetune.job.outputs import (
     build_report,
     exported_line,
@@ -71,7 +72,7 @@ _NOTHING_TO_EXPORT = "Stopped before the first step: there is no model to export
 
 
 def run_job(request: Request, interruption: Interruption, world: World) -> None:
-    """Run a job until it finishes or is stopped.
+    """Run a job until it finishes or is stopped, with a smaller batch if the device runs out of memory.
 
     All processes train and evaluate; only the main process logs and writes outputs.
 
@@ -81,6 +82,18 @@ def run_job(request: Request, interruption: Interruption, world: World) -> None:
     """
     if not world.is_main:
         logging.getLogger(OWN_LOGGER).setLevel(logging.ERROR)
+    run_with_smaller_batches(request, world, lambda attempt: run_once(attempt, interruption, world))
+
+
+def run_once(request: Request, interruption: Interruption, world: World) -> None:
+    """Run a job until it finishes, is stopped or runs out of memory.
+
+    Raises:
+        UserError: the request or the data cannot be used as they are.
+        PlatformError: the machine failed.
+        OutOfMemoryError: the device has too little memory.
+        SmallerBatchNeededError: the checkpoint was written with a smaller batch.
+    """
     with tempfile.TemporaryDirectory(prefix="finetune-") as scratch:
         try:
             job = None
@@ -94,11 +107,6 @@ def run_job(request: Request, interruption: Interruption, world: World) -> None:
             run_prepared(job)
         except JobStopped:
             logger.info(_NOTHING_TO_EXPORT)
-        except torch.OutOfMemoryError as error:
-            raise UserError(
-                f"The device ran out of memory with batch_size={request.spec.optimization.batch_size}: halve it, and"
-                " double gradient_accumulation_steps to keep the number of records per step."
-            ) from error
         except torch.AcceleratorError as error:
             raise PlatformError(f"The GPU failed: {str(error).splitlines()[0]}") from error
         except RuntimeError as error:
@@ -126,6 +134,7 @@ def run_prepared(job: PreparedJob) -> None:
         evaluate_and_export(job, train(job, None))
         return
     found = find_checkpoint(job.request.checkpoint_folder(), job.spec.checkpoint, job.interruption, job.world)
+    found = match_halvings(found, job.spec.halvings, job.world)
     devices = choose_virtual_devices(
         job.spec.distributed.virtual_devices,
         found.devices,
