@@ -142,7 +142,8 @@ REQUESTS = (
         "num_layers=18 use_pretrained_model=1 image_shape=3,224,224 num_classes=5 mini_batch_size=25 resize=256"
         " epochs=5 learning_rate=0.001 num_training_samples=100 use_weighted_loss=1"
         " augmentation_type=crop_color_transform precision_dtype=float32 multi_label=1",
-        LISTED, _MXNET, {**_FULL, "augmentation": "strong", "best_metric": "auto"},
+        LISTED, _MXNET,
+        {**_FULL, "augmentation": "strong", "best_metric": "auto", "class_weights": "balanced"},
     ),
     PublishedRequest(
         "mxnet, warm start",

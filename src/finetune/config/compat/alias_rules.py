@@ -55,6 +55,13 @@ def _num_layers(text: str, _: Mapping[str, str]) -> Translation:
     )
 
 
+def _use_weighted_loss(text: str, request: Mapping[str, str]) -> Translation:
+    weighted = _switch(text)
+    if weighted and not _switch(request.get("multi_label", "false")):
+        return Translation(ignored_reason="it applies to several labels per record, and multi_label is not set")
+    return Translation((Assignment("class_weights", "balanced" if weighted else "none"),))
+
+
 def _eval_metric(text: str, _: Mapping[str, str]) -> Translation:
     metric = _EVAL_METRICS.get(normalize_word(text))
     if metric is None:
@@ -126,6 +133,12 @@ FUNCTION_ALIASES = (
         "image classification (MXNet)",
         f"{', '.join(f'`{depth}`' for depth in _DEPTHS)}: `model_name=resnet18` and so on; other depths are rejected",
         _num_layers,
+    ),
+    Alias(
+        "use_weighted_loss",
+        "image classification (MXNet)",
+        "`true` with `multi_label`: `class_weights=balanced`; `false`: `class_weights=none`",
+        _use_weighted_loss,
     ),
     Alias(
         "eval_metric",

@@ -83,11 +83,6 @@ _CHOICE_ALIASES = (
         MXNET,
         {"float32": assign("precision", "fp32"), "float16": assign("precision", "fp16")},
     ),
-    choice_alias(
-        "use_weighted_loss",
-        MXNET,
-        {"true": assign("class_weights", "balanced"), "false": assign("class_weights", "none")},
-    ),
     *(
         choice_alias(
             name,
