@@ -44,3 +44,12 @@ def test_contradictory_values_are_rejected(raw: dict[str, str], prefix: str) -> 
     with pytest.raises(UserError) as caught:
         parse_hyperparameters(raw)
     assert str(caught.value).startswith(prefix)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "cause"), [("gradual", "unfreezes layers after epochs"), ("auto", "chooses the number of steps")]
+)
+def test_number_of_steps_needs_a_strategy_without_its_own(strategy: str, cause: str) -> None:
+    with pytest.raises(UserError, match=cause):
+        parse_hyperparameters({"max_steps": "10", "strategy": strategy})
+    assert parse_hyperparameters({"max_steps": "10"}).strategy.name == "full"

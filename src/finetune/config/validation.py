@@ -117,6 +117,11 @@ CONTRADICTIONS = (
     Contradiction(
         frozenset({"max_steps", "strategy"}),
         lambda spec: spec.optimization.max_steps is not None and spec.strategy.name == "auto",
+        "strategy='auto' chooses the number of steps: remove max_steps, or use strategy='full'.",
+    ),
+    Contradiction(
+        frozenset({"max_steps", "strategy"}),
+        lambda spec: spec.optimization.max_steps is not None and spec.strategy.name == "auto",
         "strategy='auto' solves the head before it fine-tunes for a number of epochs: set epochs instead of max_steps,"
         " or strategy='full'.",
     ),

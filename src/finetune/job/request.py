@@ -12,6 +12,7 @@ from finetune.config.compat.aliases import OBJECTIVE
 from finetune.config.faults import quoted
 from finetune.config.hyperparameters import JobSpec
 from finetune.config.parse import parse_hyperparameters
+from finetune.data.tables.labelled_lines import has_several_labels
 from finetune.errors import UserError, did_you_mean
 from finetune.monitoring.metric_lines import METRICS
 from finetune.sagemaker.config_files import JobFiles, read_job_files
@@ -90,6 +91,9 @@ def read_request(paths: Paths) -> Request:
     check_homogeneous(files.resources.instance_groups)
     spec = parse_hyperparameters(files.hyperparameters, files.channels.keys())
     channels = check_channels(files.channels, spec)
+    if _has_lines_with_several_labels(paths, files, spec, channels):
+        logger.info("Lines of the channel 'train' have several labels: multi_label=true, as BlazingText reads them.")
+        spec = replace(spec, data=spec.data.model_copy(update={"multi_label": True}))
     for note in (*spec.notes, *channels.notes):
         logger.info("%s", note)
     check_objective(spec, channels.by_purpose)
@@ -98,6 +102,21 @@ def read_request(paths: Paths) -> Request:
     if request.is_first_host:
         _check_folders(request)
     return request
+
+
+def _has_lines_with_several_labels(paths: Paths, files: JobFiles, spec: JobSpec, channels: Channels) -> bool:
+    """Whether lines of BlazingText have several labels, which it needs no hyperparameter for.
+
+    Not of channels whose objects are distributed over the hosts, which would have to agree.
+    """
+    train = channels.by_purpose.get("train")
+    is_blazingtext = spec.dialect is not None and spec.dialect.name == "blazingtext"
+    if not is_blazingtext or "multi_label" in spec.set_by_user or train is None or train.piped:
+        return False
+    folder = paths.channel(train.name)
+    return (
+        folder.is_dir() and files.channels[train.name].distribution != "shardedbys3key" and has_several_labels(folder)
+    )
 
 
 def _check_folders(request: Request) -> None:
