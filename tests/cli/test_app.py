@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import re
 import subprocess
 import sys
 import tomllib
@@ -32,6 +34,25 @@ def test_help_imports_no_slow_library() -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert "MODEL" in done.stdout
     assert {"torch", "transformers", "numpy", "PIL"}.isdisjoint(done.stderr.split())
+
+
+def test_imported_packages_are_declared() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    names = [re.split(r"[<>=]", name)[0] for name in (*project["dependencies"], *extras["s3"], *extras["tune"])]
+    modules = {"pillow": "PIL", "huggingface-hub": "huggingface_hub", "google-crc32c": "google_crc32c"}
+    declared = {modules.get(name, name) for name in names} | {"botocore", "httpx", "finetune"}  # of boto3 and the hub
+    imported: dict[str, set[str]] = {}
+    for path in (ROOT / "src" / "finetune").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            found = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and not node.level:
+                found.append(node.module or "")
+            for name in found:
+                imported.setdefault(name.split(".")[0], set()).add(path.name)
+    undeclared = {name: files for name, files in imported.items() if name not in declared | sys.stdlib_module_names}
+    # Only in images, and handled where they are absent.
+    assert set(undeclared) == {"sagemaker_inference", "sagemaker_training", "smdebug"}, undeclared
 
 
 def test_version_is_printed() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-TOOLS = ("bash", "cat", "cut", "dirname", "sha256sum")
+TOOLS = ("bash", "cat", "cut", "dirname", "sha256sum", "uname")
 
 
 @pytest.fixture
@@ -53,6 +53,23 @@ def test_missing_python_is_reported(project: Path) -> None:
 def test_other_python_version_is_not_used(project: Path) -> None:
     add_program(project, "python3", "exit 1")
     assert "Python 3.11 was not found" in setup(project).stderr
+
+
+def test_uv_fetches_a_missing_python(project: Path) -> None:
+    answer = f'[[ $* == "python find 3.11" ]] && echo "{project}/bin/fetched" || echo "$*" >>"{project}/calls"'
+    add_program(project, "uv", answer)
+    add_program(project, "fetched", f'exec "{sys.executable}" "$@"')
+    completed = setup(project)
+    assert (project / "calls").read_text(encoding="utf-8") == "python install --quiet 3.11\n"
+    assert "uv fetches one into its own folder" in completed.stderr
+    assert f"setup: using {project}/bin/fetched\n" in completed.stderr
+    assert "C compiler" in completed.stderr
+
+
+def test_other_machines_are_refused(project: Path) -> None:
+    (project / "bin" / "uname").unlink()
+    add_program(project, "uname", "echo Darwin arm64")
+    assert "to use finetune: pip install ." in setup(project).stderr
 
 
 def test_missing_compiler_is_reported(project: Path) -> None:

@@ -71,8 +71,11 @@ def open_store(folder: Path, spec: CheckpointSpec, interruption: Interruption) -
     store = CheckpointStore(folder, spec.keep)
     if spec.s3_uri is None:
         return store
-    from finetune.checkpoint.s3 import S3Mirror  # imports boto3, which most jobs do not need
-    from finetune.checkpoint.s3_access import S3Location
+    try:
+        from finetune.checkpoint.s3 import S3Mirror  # imports boto3, which most jobs do not need
+        from finetune.checkpoint.s3_access import S3Location
+    except ModuleNotFoundError as error:
+        raise UserError(f"checkpoint_s3_uri needs {error.name}: pip install 'finetune[s3]', or boto3.") from error
 
     return S3Mirror(store, S3Location.parse(spec.s3_uri), seconds_since_stop=lambda: interruption.seconds_ago)
 
