@@ -36,8 +36,9 @@ def test_hyperparameters_of_page_exist() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", ["README.md", "docs/clients.md"])
-@pytest.mark.parametrize("sdk", ["sdk_v2", "sdk_v3"])
+@pytest.mark.parametrize(
+    ("page", "sdk"), [("README.md", "sdk_v2"), ("docs/clients.md", "sdk_v2"), ("docs/clients.md", "sdk_v3")]
+)
 def test_snippets_of_page_are_accepted_by_sdk(
     page: str, sdk: str, environment_of: Callable[[str], Path], quiet: dict[str, str]
 ) -> None:

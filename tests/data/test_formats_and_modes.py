@@ -1,4 +1,4 @@
-"""Every cell of the README's table of formats and input modes is true."""
+"""Every cell of the documentation's table of formats and input modes is true."""
 
 from __future__ import annotations
 
@@ -103,8 +103,8 @@ SAMPLES: Mapping[str, Callable[[], Sample]] = {
 
 
 def readme_table() -> dict[str, tuple[str, ...]]:
-    """File, Pipe and gzip support of each format, as stated in the README."""
-    lines = (ROOT / "README.md").read_text("utf-8").partition("| format | File, FastFile | Pipe | gzip |\n")[2]
+    """File, Pipe and gzip support of each format, as stated in docs/data.md."""
+    lines = (ROOT / "docs" / "data.md").read_text("utf-8").partition("| format | File, FastFile | Pipe | gzip |\n")[2]
     rows = lines.partition("\n\n")[0].splitlines()[1:]
     return {
         cells[0]: tuple(cells[1:]) for cells in ([cell.strip() for cell in row.strip("|").split("|")] for row in rows)

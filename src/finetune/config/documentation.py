@@ -8,8 +8,6 @@ from finetune.config.compat.aliases import ALIASES, SYNONYMS
 from finetune.config.descriptions import Hyperparameter, all_hyperparameters, heading
 from finetune.config.hyperparameters import SECTIONS
 
-BEGIN, END = "<!-- hyperparameters:begin -->", "<!-- hyperparameters:end -->"
-
 _PAGE_HEADER = """\
 # Hyperparameters
 
@@ -54,28 +52,6 @@ def hyperparameters_page() -> str:
     ignored = [(alias.name, alias.used_by, alias.becomes) for alias in ALIASES.values() if alias.ignored]
     parts.append(f"{_IGNORED_SECTION}\n{_table(('name', 'used by', 'reason'), _sorted_rows(ignored))}")
     return "\n".join(parts)
-
-
-def readme_table() -> str:
-    """The table of the README: names, defaults and meanings."""
-    rows = [
-        (f"`{hyperparameter.name}`", f"`{hyperparameter.default}`", hyperparameter.help)
-        for hyperparameter in all_hyperparameters().values()
-    ]
-    return _table(("name", "default", "meaning"), rows)
-
-
-def insert_table(readme: str) -> str:
-    """The README with the text between its markers replaced by the table.
-
-    Raises:
-        ValueError: there is not exactly one pair of markers.
-    """
-    if readme.count(BEGIN) != 1 or readme.count(END) != 1 or readme.index(BEGIN) > readme.index(END):
-        raise ValueError(f"README.md must contain {BEGIN} and, after it, {END}, once each")
-    before, _, rest = readme.partition(BEGIN)
-    after = rest.partition(END)[2]
-    return f"{before}{BEGIN}\n\n{readme_table()}\n{END}{after}"
 
 
 def _row(hyperparameter: Hyperparameter) -> tuple[str, ...]:
