@@ -48,7 +48,7 @@ def measure(scale: Scale) -> None:
     """Print a row for each model and number of epochs, and one with many images, without the Trainer."""
     begin(f"Feature extraction, {scale.arithmetic}", _COLUMNS)
     with tempfile.TemporaryDirectory(prefix="benchmark-features-") as folder:
-        task = write_images(Path(folder), scale.images)
+        task = write_images(Path(folder), scale.images, scale.seen_images)
         size = file_sizes(task.train.rglob("*.jpg"))
         for model in scale.models:
             _model(task, model, scale)

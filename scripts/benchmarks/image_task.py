@@ -21,7 +21,8 @@ from benchmarks.machine import CORES
 CLASSES = 4
 HELD_OUT = 100
 _WIDTH, _HEIGHT = 500, 375
-_SEEN_FIRST, _SEEN, _SIDE = 10**6, 32, 224
+SEEN = 32
+_SEEN_FIRST, _SIDE = 10**6, 224
 _TINT, _STRIPES, _GRAIN = 18.0, 14.0, 14.0
 
 
@@ -32,10 +33,12 @@ class ImageTask:
     Attributes:
         folder: root folder.
         count: number of training images; as many are held out, at most one hundred.
+        seen: number of images that batch normalization has seen.
     """
 
     folder: Path
     count: int
+    seen: int = SEEN
 
     @property
     def train(self) -> Path:
@@ -57,25 +60,25 @@ class ImageTask:
             path.parent.mkdir()
             torch.manual_seed(0)
             module = get_model(model, weights=None)
-            _see_images(module)
+            _see_images(module, self.seen)
             torch.save(module.state_dict(), path)
         return path
 
 
-def _see_images(module: nn.Module) -> None:
+def _see_images(module: nn.Module, count: int) -> None:
     """Set the batch normalization statistics to those of images that no side trains on."""
     for layer in module.modules():
         if isinstance(layer, nn.BatchNorm2d):
             layer.momentum = None
-    pixels = torch.from_numpy(np.stack([image(_SEEN_FIRST + number) for number in range(_SEEN)]))
+    pixels = torch.from_numpy(np.stack([image(_SEEN_FIRST + number) for number in range(count)]))
     inputs = functional.interpolate(pixels.permute(0, 3, 1, 2) / 255, size=_SIDE, mode="area")
     with torch.no_grad():
         module.train()(inputs.sub(inputs.mean()).div(inputs.std()))
 
 
-def write_images(folder: Path, count: int) -> ImageTask:
+def write_images(folder: Path, count: int, seen: int = SEEN) -> ImageTask:
     """Write training and held-out images, the same each time."""
-    task = ImageTask(folder, count)
+    task = ImageTask(folder, count, seen)
     for split_folder, numbers in (
         (task.train, range(count)),
         (task.held_out, range(count, count + min(count, HELD_OUT))),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.image_task import write_images
+from benchmarks.image_task import SEEN, write_images
 from benchmarks.machine import on_gpu
 from benchmarks.work import Recipe, Work, image_work, text_work
 from finetune.config.hyperparameters import Precision
@@ -17,6 +17,7 @@ class Scale:
 
     Attributes:
         images: number of images for feature extraction, also with the Trainer.
+        seen_images: number of images that batch normalization has seen before training.
         many_images: the same without the Trainer; 0 for none.
         models: models for feature extraction; the last one is also used with trainable layers.
         epochs: for feature extraction.
@@ -38,6 +39,7 @@ class Scale:
     """
 
     images: int = 300
+    seen_images: int = SEEN
     many_images: int = 1200
     models: tuple[str, ...] = ("resnet18", "resnet50")
     epochs: tuple[int, ...] = (5, 30)
@@ -63,7 +65,7 @@ class Scale:
 
     def both(self, folder: Path, recipe: Recipe) -> tuple[Work, Work]:
         """The usual pair: the last of the ResNets and MiniLM."""
-        task = write_images(folder / "images", self.learning_images)
+        task = write_images(folder / "images", self.learning_images, self.seen_images)
         texts = text_work(folder / "texts", self.texts, recipe, self.longest_text)
         return image_work(task, self.models[-1], recipe), texts
 
@@ -74,12 +76,13 @@ class Scale:
 
 
 _QUICK = Scale(
-    images=8,
+    images=4,
+    seen_images=2,
     many_images=0,
     models=("resnet18",),
     epochs=(2,),
-    learning_images=8,
-    texts=16,
+    learning_images=4,
+    texts=8,
     longest_text=100,
     batch=4,
     partial_epochs=2,

@@ -16,6 +16,8 @@ LIBRARY = ("asyncio", "concurrent", "email", "http", "json", "logging", "multipr
 PACKAGES = ("PIL", "accelerate", "huggingface_hub", "pydantic", "tokenizers", "torchvision")
 _SHORTEST = 20
 HELD_OUT = 100
+_TEXTS_PER_CLASS = 5
+"""Least mean number of texts of a class: few texts are taken from few packages, because parsing one takes seconds."""
 Row = tuple[str, str]
 
 
@@ -67,11 +69,12 @@ def read_texts(path: Path) -> tuple[list[str], list[str]]:
 def _rows(count: int) -> Sequence[Row]:
     """`count` pairs (label, text), balanced over the packages, in a fixed shuffled order."""
     records = []
-    for folder, names in (("stdlib", LIBRARY), ("purelib", PACKAGES)):
-        for name in names:
-            texts = sorted(set(docstrings_of(Path(sysconfig.get_path(folder)) / name)))
-            random.Random(name).shuffle(texts)  # noqa: S311 - shuffling, not security
-            records += [(name, text) for text in texts[: max(1, 2 * count // (len(LIBRARY) + len(PACKAGES)))]]
+    packages = [("stdlib", name) for name in LIBRARY] + [("purelib", name) for name in PACKAGES]
+    packages = packages[: max(2, count // _TEXTS_PER_CLASS)]
+    for folder, name in packages:
+        texts = sorted(set(docstrings_of(Path(sysconfig.get_path(folder)) / name)))
+        random.Random(name).shuffle(texts)  # noqa: S311 - shuffling, not security
+        records += [(name, text) for text in texts[: max(1, 2 * count // len(packages))]]
     random.Random(0).shuffle(records)  # noqa: S311
     if len(records) < count:
         raise ValueError(f"{count} texts are requested, but there are only {len(records)}: request fewer")

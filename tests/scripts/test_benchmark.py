@@ -37,7 +37,7 @@ def rows_of(measurement: str, *options: str) -> list[dict[str, str]]:
 @pytest.mark.slow
 def test_feature_extraction_benchmark_has_all_columns() -> None:
     (row,) = rows_of("features")
-    assert row["model, images, epochs"] == "resnet18, 8, 2"
+    assert row["model, images, epochs"] == "resnet18, 4, 2"
     assert all(NUMBER.match(row[name]) for name in ("Trainer / ours", "ours / bare script", "ours / pass"))
     assert len(row["accuracy: ours, Trainer"].split(", ")) == 2
 
@@ -46,8 +46,8 @@ def test_feature_extraction_benchmark_has_all_columns() -> None:
 def test_training_benchmark_has_all_columns() -> None:
     rows = rows_of("full")
     assert [row["model, trainable layers, records, epochs"] for row in rows] == [
-        "resnet18, all, 8, 2",
-        "MiniLM, all, 16, 2",
+        "resnet18, all, 4, 2",
+        "MiniLM, all, 8, 2",
     ]
     for row in rows:
         assert all(NUMBER.match(row[name]) for name in ("Trainer / ours", "ours / bare loop"))

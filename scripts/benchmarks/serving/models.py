@@ -32,9 +32,9 @@ class Served:
     content_type: str
 
 
-def image_model(folder: Path) -> Served:
-    """A ResNet-18 at 224 pixels, and JPEG images of about 40 kB."""
-    files = sorted(write_images(folder, _RECORDS).train.rglob("*.jpg"))
+def image_model(folder: Path, count: int = _RECORDS) -> Served:
+    """A ResNet-18 at 224 pixels, and `count` JPEG images of about 40 kB."""
+    files = sorted(write_images(folder, count).train.rglob("*.jpg"))
     spec = ModelSpec(name="resnet18")
     request = ModelRequest(
         spec, "image-classification", ("a", "b", "c", "d"), "single_label_classification",

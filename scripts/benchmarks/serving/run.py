@@ -13,6 +13,7 @@ from benchmarks.serving.models import image_model, text_model
 from benchmarks.table import say
 
 PARTS = ("requests", "overhead", "start")
+_QUICK_IMAGES = 16
 
 
 def main(parts: Sequence[str] | None = None, *, overload_minutes: float = 0.0, quick: bool = False) -> None:
@@ -26,7 +27,7 @@ def main(parts: Sequence[str] | None = None, *, overload_minutes: float = 0.0, q
     keep_to_cores()
     with tempfile.TemporaryDirectory(prefix="benchmark-serving-") as name:
         folder = Path(name)
-        images = image_model(folder / "images")
+        images = image_model(folder / "images", _QUICK_IMAGES) if quick else image_model(folder / "images")
         if overload_minutes:
             overload.measure(images, overload_minutes)
             return
