@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import platform
 import signal
@@ -10,6 +11,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from gpu_check.requirements import OPTIONAL, missing, problems, versions
@@ -90,24 +93,33 @@ def _run_part(name: str, folder: Path, deadline: float, *, dry: bool) -> tuple[s
     limit = deadline - start if dry else min(part.seconds, deadline - start)
     status = "not run: no time is left"
     if limit > _MIN_SECONDS:
-        command = [sys.executable, "-P", "-m", "gpu_check.parts", name, str(folder / name), str(rows)]
-        status = _run_process([*command, "dry" if dry else "full"], log, limit)
+        status = _run_process((name, folder / name, rows, log, dry), limit)
     if status.startswith("failed"):
         status += f": {one_line(log.read_text('utf-8', 'replace'))}"
     tables = "\n".join(render(table, read_rows(rows)) for table in part.tables)
     return f"{tables}\nPart `{name}`: {status}, {time.monotonic() - start:.0f} s.\n", status == "finished"
 
 
-def _run_process(command: list[str], log: Path, limit: float) -> str:
-    with log.open("w", encoding="utf-8") as file:
-        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
-    try:
-        code = process.wait(limit)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+def _run_process(arguments: tuple[str, Path, Path, Path, bool], limit: float) -> str:
+    """Run a part in its own process. Without a GPU it is forked, which repeats no import; CUDA survives no fork."""
+    import torch
+
+    from gpu_check.parts import run_part
+
+    process: BaseProcess
+    if torch.cuda.is_available():
+        process = multiprocessing.get_context("spawn").Process(target=run_part, args=arguments)
+    else:
+        process = multiprocessing.get_context("fork").Process(target=run_part, args=arguments)
+    process.start()
+    process.join(limit)
+    if process.exitcode is None and process.pid is not None:
+        with suppress(ProcessLookupError):  # it has not begun its session yet
+            os.killpg(process.pid, signal.SIGKILL)
+        process.kill()
+        process.join()
         return f"stopped after {limit:.0f} s"
-    return "finished" if code == 0 else f"failed with exit code {code}"
+    return "finished" if process.exitcode == 0 else f"failed with exit code {process.exitcode}"
 
 
 def _write(text: str, output: Path | None, *, begin: bool = False) -> None:

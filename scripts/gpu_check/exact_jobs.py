@@ -34,7 +34,7 @@ STRATEGIES: Mapping[str, Mapping[str, str]] = {
 def check(scale: Scale, folder: Path, results: Results) -> None:
     """Add a row for each model and strategy."""
     tasks = (
-        image_task(folder / "images", scale.exact_images),
+        image_task(folder / "images", scale.exact_images, scale),
         text_task(folder / "texts", scale.exact_texts, scale),
     )
     for name in scale.exact_strategies:

@@ -33,7 +33,7 @@ _ROWS, _CHUNK = 48, 32
 
 def check(scale: Scale, folder: Path, results: Results) -> None:
     """Add a row for each model and precision."""
-    for task in (image_task(folder / "images", CLASSES), text_task(folder / "texts", CLASSES, scale)):
+    for task in (image_task(folder / "images", CLASSES, scale), text_task(folder / "texts", CLASSES, scale)):
         for precision in ("fp32", "bf16"):
             label = f"{task.name}, {precision}"
             try:

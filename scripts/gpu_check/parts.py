@@ -1,11 +1,8 @@
-"""The parts of the check, each with its tables and its time budget; run as a module, runs one part.
-
-Arguments: name of the part, folder, file for the rows, `dry` or `full`.
-"""
+"""The parts of the check, each with its tables and its time budget."""
 
 from __future__ import annotations
 
-import sys
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,11 +35,10 @@ PARTS = {
 }
 
 
-def main() -> None:
-    """Run the part."""
-    name, folder, rows, size = sys.argv[1:]
-    PARTS[name].check(DRY if size == "dry" else GPU, Path(folder), Results(Path(rows)))
-
-
-if __name__ == "__main__":
-    main()
+def run_part(name: str, folder: Path, rows: Path, log: Path, dry: bool) -> None:
+    """Run a part in a process of its own, whose output goes to `log`."""
+    os.setsid()  # so that it can be ended with all processes that it starts
+    with log.open("wb") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    PARTS[name].check(DRY if dry else GPU, folder, Results(rows))

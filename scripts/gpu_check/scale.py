@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from benchmarks.image_task import SEEN
+
 
 @dataclass(frozen=True, slots=True)
 class Scale:
@@ -15,6 +17,7 @@ class Scale:
         exact_batch: records per step in these jobs.
         exact_strategies: strategies of these jobs.
         image_size: side of the images in these jobs and in training steps, in pixels.
+        seen_images: images that batch normalization has seen before training.
         images: training images of the speed comparison.
         texts: training texts of the speed comparison.
         epochs: epochs of every job.
@@ -34,6 +37,7 @@ class Scale:
     exact_batch: int
     exact_strategies: tuple[str, ...]
     image_size: int
+    seen_images: int
     images: int
     texts: int
     epochs: int
@@ -54,6 +58,7 @@ GPU = Scale(
     exact_batch=16,
     exact_strategies=("feature_extraction", "partial", "full"),
     image_size=224,
+    seen_images=SEEN,
     images=512,
     texts=2048,
     epochs=3,
@@ -73,10 +78,11 @@ DRY = Scale(
     exact_batch=4,
     exact_strategies=("partial",),
     image_size=64,
-    images=8,
-    texts=8,
+    seen_images=2,
+    images=4,
+    texts=4,
     epochs=2,
-    batch=4,
+    batch=2,
     layers=2,
     width=32,
     step_batch=4,

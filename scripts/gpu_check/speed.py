@@ -55,8 +55,10 @@ class Speed:
 
 def check(scale: Scale, folder: Path, results: Results) -> None:
     """Add a row for each side of each comparison."""
-    tasks = [image_task(folder / "images", scale.images), text_task(folder / "texts", scale.texts, scale)]
-    tasks = [task for task in tasks if task.kind in scale.compared_kinds]
+    makers = {"images": (image_task, scale.images), "texts": (text_task, scale.texts)}
+    tasks = [
+        make(folder / kind, count, scale) for kind, (make, count) in makers.items() if kind in scale.compared_kinds
+    ]
     for learns in scale.layers_trained:
         for task in tasks:
             ours: float | None = None

@@ -46,9 +46,9 @@ class Task:
     count: int
 
 
-def image_task(folder: Path, count: int) -> Task:
+def image_task(folder: Path, count: int, scale: Scale) -> Task:
     """ResNet-18, whose batch normalization statistics are those of such images."""
-    task = write_images(folder, count)
+    task = write_images(folder, count, scale.seen_images)
     weights = task.weights(IMAGE_MODEL)
     return Task("images", "ResNet-18", weights.parent, weights, task.train, count)
 
