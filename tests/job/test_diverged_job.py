@@ -10,6 +10,8 @@ import pytest
 
 from tests.support.whole_jobs import FinishedJob, run_training
 
+pytestmark = pytest.mark.slow
+
 # With L2 weight decay in the gradient, each step multiplies every weight by nine: overflow in float32 within 40 steps.
 HOPELESS = {
     "strategy": "full",

@@ -11,6 +11,8 @@ import pytest
 from tests.support.coloured_images import write_images
 from tests.support.whole_jobs import run_training, succeeded
 
+pytestmark = pytest.mark.slow
+
 SHORT = {"epochs": "2", "batch_size": "6", "augmentation": "none"}
 
 

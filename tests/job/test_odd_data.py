@@ -19,6 +19,8 @@ from tests.support.coloured_images import COLORS, write_images
 from tests.support.tiny_transformers import write_folder
 from tests.support.whole_jobs import FinishedJob, run_training, succeeded
 
+pytestmark = pytest.mark.slow
+
 HEAD = {"strategy": "feature_extraction", "epochs": "1", "validation_fraction": "0"}
 TEXTS = {"strategy": "feature_extraction", "epochs": "1", "batch_size": "4", "max_length": "16"}
 

@@ -21,6 +21,8 @@ from finetune.training.observers import rules as watching
 from tests.support.coloured_images import write_images
 from tests.support.whole_jobs import run_training, succeeded
 
+pytestmark = pytest.mark.slow
+
 SHORT = {"strategy": "full", "epochs": "2", "batch_size": "6", "augmentation": "none"}
 FAILURES = [
     ZeroDivisionError("division by zero"),

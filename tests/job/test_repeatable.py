@@ -8,6 +8,8 @@ import pytest
 
 from tests.support.whole_jobs import FinishedJob, run_training, succeeded
 
+pytestmark = pytest.mark.slow
+
 OPTIONS = {"strategy": "full", "epochs": "2", "batch_size": "6", "augmentation": "strong", "dropout": "0.2"}
 
 

@@ -9,6 +9,8 @@ import pytest
 
 from tests.support.whole_jobs import run_training, succeeded
 
+pytestmark = pytest.mark.slow
+
 OPTIONS = {"strategy": "full", "epochs": "3", "batch_size": "6"}
 HOPELESS = {**OPTIONS, "epochs": "6", "learning_rate": "10", "head_learning_rate": "10", "optimizer": "sgd"}
 

@@ -18,6 +18,8 @@ from finetune.job.choices import head_solver
 from tests.support.tiny_transformers import WORDS, write_folder
 from tests.support.whole_jobs import METRIC, FinishedJob, run_training, succeeded
 
+pytestmark = pytest.mark.slow
+
 HEAD = {"strategy": "feature_extraction", "precision": "fp32"}
 STRENGTH = re.compile(r"^strength=([0-9.]+) cv_loss=([0-9.]+) cv_accuracy=([0-9.]+)$", re.MULTILINE)
 

@@ -16,6 +16,8 @@ from tests.models.torchvision.test_families import SMALLEST
 from tests.support.model_requests import inputs_of, request_model
 from tests.support.tiny_transformers import IMAGE_TYPES, write_folder
 
+pytestmark = pytest.mark.slow
+
 # DenseNet also normalizes before convolutions; it has 121 batch normalizations.
 UNFOLDED = {"densenet121": 62}
 
