@@ -63,13 +63,13 @@ def test_few_similar_records_keep_the_solved_head() -> None:
     assert decision.reason.endswith("the solved head is kept")
 
 
-def test_few_different_records_train_the_top() -> None:
+def test_few_different_records_are_fine_tuned() -> None:
     auto = strategy(5, epochs="7")
     decision = auto.decide(solution(SIMILAR - 0.01))
     assert decision.epochs == 8
     assert decision.plan == auto.initial_plan
-    assert decision.plan.phases == (Phase(0, ("head",)), Phase(1, ("layer3", "head")))
-    assert "the layers from layer3 are fine-tuned in 7 epochs with learning_rate=5e-05" in decision.reason
+    assert decision.plan.phases == (Phase(0, ("head",)), Phase(1, GROUPS))
+    assert "all layers are fine-tuned in 7 epochs with learning_rate=5e-05" in decision.reason
 
 
 def test_similar_records_have_lower_learning_rates() -> None:

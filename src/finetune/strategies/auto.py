@@ -50,7 +50,7 @@ class Treatment:
 TABLE: Mapping[tuple[Size, Domain], Treatment] = MappingProxyType(
     {
         ("small", "similar"): Treatment("head"),
-        ("small", "different"): Treatment("top", layer_decay=0.9),
+        ("small", "different"): Treatment("all", layer_decay=0.9),
         ("medium", "similar"): Treatment("all", 0.5, layer_decay=0.8),
         ("medium", "different"): Treatment("all", layer_decay=0.9),
         ("large", "similar"): Treatment("all", layer_decay=0.9),
