@@ -16,7 +16,7 @@ from sagemaker_simulator import Channel, Storage, SyncOptions, TrainingJob, Trai
 from tests.support.tiny_transformers import WORDS, write_folder
 
 STRATEGIES: Mapping[str, Mapping[str, str]] = {
-    "auto": {"best_metric": "loss"},
+    "auto": {"best_metric": "loss", "early_stopping_patience": "100"},
     "feature_extraction": {"optimizer": "sgd"},
     "partial": {"unfrozen_groups": "1", "gradient_clip_norm": "0.5", "mixup": "0.4"},
     "full": {"gradient_accumulation_steps": "2", "label_smoothing": "0.1"},
