@@ -75,8 +75,8 @@ def test_few_different_records_are_fine_tuned() -> None:
 def test_similar_records_have_lower_learning_rates() -> None:
     similar, different = (strategy(50).decide(solution(value)).plan for value in (0.9, 0.1))
     assert similar.phases == different.phases == (Phase(0, ("head",)), Phase(1, GROUPS))
-    assert different.learning_rates["layer3"] == different.learning_rates["head"] == 5e-5
-    assert different.learning_rates["layer2"] == pytest.approx(0.9 * 5e-5)
+    assert different.learning_rates["layer3"] == different.learning_rates["head"] == 2e-4
+    assert different.learning_rates["layer2"] == pytest.approx(0.9 * 2e-4)
     assert similar.learning_rates["layer3"] == 2.5e-5
     assert similar.learning_rates["embeddings"] == pytest.approx(0.8**3 * 2.5e-5)
 

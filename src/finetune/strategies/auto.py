@@ -52,7 +52,7 @@ TABLE: Mapping[tuple[Size, Domain], Treatment] = MappingProxyType(
         ("small", "similar"): Treatment("head"),
         ("small", "different"): Treatment("all", layer_decay=0.9),
         ("medium", "similar"): Treatment("all", 0.5, layer_decay=0.8),
-        ("medium", "different"): Treatment("all", layer_decay=0.9),
+        ("medium", "different"): Treatment("all", 4.0, layer_decay=0.9),
         ("large", "similar"): Treatment("all", layer_decay=0.9),
         ("large", "different"): Treatment("all"),
     }
