@@ -16,21 +16,24 @@ from pathlib import Path
 
 from finetune.runtime.memory import set_variables, share_one_heap
 
-_WARM_UP = 10
+WARM_UP = 10
 
 
 def main(port: int, count: int, content_type: str, model: Path, bodies: Sequence[bytes]) -> None:
-    """Print two lists: milliseconds of calls, and of the requests after them."""
+    """Print milliseconds of calls and of the requests after them, and processor time in milliseconds of a call."""
     set_variables()
     share_one_heap()
     sides: tuple[list[float], list[float]] = ([], [])
     answers = (_handler(model, content_type), _client(port, content_type))
-    for number in range(_WARM_UP + count):
+    cpu = 0.0
+    for number in range(WARM_UP + count):
         for answer, milliseconds in zip(answers, sides, strict=True):
-            began = time.perf_counter()
+            began, cpu_before = time.perf_counter(), time.process_time()
             answer(bodies[number % len(bodies)])
             milliseconds.append((time.perf_counter() - began) * 1000)
-    sys.stdout.write(json.dumps([side[_WARM_UP:] for side in sides]))
+            cpu += (time.process_time() - cpu_before) * 1000 if milliseconds is sides[0] else 0.0
+    calls, requests = (side[WARM_UP:] for side in sides)
+    sys.stdout.write(json.dumps([calls, requests, cpu / len(sides[0])]))
 
 
 def _handler(folder: Path, content_type: str) -> Callable[[bytes], None]:

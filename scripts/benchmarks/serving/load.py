@@ -105,7 +105,7 @@ async def send_at_rates(
     async def request(body: bytes, when: float) -> None:
         status = 0
         with suppress(OSError, asyncio.IncompleteReadError):
-            reader, writer = idle.pop() if idle else await asyncio.open_connection("127.0.0.1", port)
+            reader, writer = _open(idle) or await asyncio.open_connection("127.0.0.1", port)
             writer.write(_request(body, content_type))
             status, _ = await _read_answer(reader)
             idle.append((reader, writer))
@@ -123,6 +123,16 @@ async def send_at_rates(
     for _, writer in idle:
         writer.close()
     return answers
+
+
+def _open(idle: list[_Connection]) -> _Connection | None:
+    """Take an idle connection that the server has not closed in the meantime."""
+    while idle:
+        reader, writer = idle.pop()
+        if not reader.at_eof():
+            return reader, writer
+        writer.close()
+    return None
 
 
 def _request(body: bytes, content_type: str) -> bytes:
