@@ -16,12 +16,13 @@ from finetune.checkpoint.manifest import Specification
 from finetune.distributed.health_check import check_devices
 from finetune.distributed.virtual_devices import ShardLimit, choose_virtual_devices
 from finetune.distributed.world import World
-from finetune.errors import DivergedError, JobStopped, PlatformError, UserError
+from finetune.errors import DivergedError, JobStopped, UserError
 from finetune.evaluation.drift import InitialWeights
 from finetune.evaluation.predict import EvaluationResult
 from finetune.job.choices.best_metric import choose_best_metric
 from finetune.job.choices.memory import choose_memory, shard_model, use_activation_checkpointing, whole_model
 from finetune.job.data.inputs import target_of
+from finetune.job.device_errors import named_device_errors
 from finetune.job.dialect_log import dialect_lines, log_final_metrics
 from finetune.job.evaluate import Evaluation, decide_thresholds, evaluate_parts, measure_forgetting
 from finetune.job.export_check import export_and_verify
@@ -94,7 +95,7 @@ def run_once(request: Request, interruption: Interruption, world: World) -> None
         OutOfMemoryError: the device has too little memory.
         SmallerBatchNeededError: the checkpoint was written with a smaller batch.
     """
-    with tempfile.TemporaryDirectory(prefix="finetune-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="finetune-") as scratch, named_device_errors():
         try:
             job = None
             # Of several processes, one that stopped alone would leave the others in a collective: they agree below.
@@ -107,16 +108,6 @@ def run_once(request: Request, interruption: Interruption, world: World) -> None
             run_prepared(job)
         except JobStopped:
             logger.info(_NOTHING_TO_EXPORT)
-        except torch.AcceleratorError as error:
-            raise PlatformError(f"The GPU failed: {str(error).splitlines()[0]}") from error
-        except RuntimeError as error:
-            if "deterministic implementation" not in str(error):
-                raise
-            operation = str(error).partition(" does not have")[0]
-            raise UserError(
-                f"deterministic=true, but PyTorch has no deterministic kernel for {operation} on this device: set"
-                " deterministic=false, or use another model."
-            ) from error
 
 
 def run_prepared(job: PreparedJob) -> None:
