@@ -30,6 +30,7 @@ def test_rules_name_declared_hyperparameters() -> None:
         ({"sharding": "full", "compile": "true"}, "sharding='full' and compile=true cannot be combined"),
         ({"sharding": "full", "distributed_order": "fast"}, "sharding='full' sums gradients in the fixed order only"),
         ({"loss": "logit_adjusted", "multi_label": "true"}, "loss='logit_adjusted' is defined for one class"),
+        ({"sampler": "balanced", "strategy": "auto"}, "strategy='auto' solves the head from each record once"),
         ({"sampler": "balanced", "class_weights": "balanced"}, "sampler='balanced' draws all classes equally often"),
         ({"loss": "logit_adjusted", "class_weights": "balanced"}, "loss='logit_adjusted' and class_weights='balanced'"),
         (

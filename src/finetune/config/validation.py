@@ -126,6 +126,11 @@ CONTRADICTIONS = (
         " or strategy='full'.",
     ),
     Contradiction(
+        frozenset({"sampler", "strategy"}),
+        lambda spec: spec.recipes.sampler == "balanced" and spec.strategy.name == "auto",
+        "strategy='auto' solves the head from each record once: remove sampler='balanced', or set strategy='full'.",
+    ),
+    Contradiction(
         frozenset({"ema_decay", "strategy"}),
         lambda spec: bool(spec.recipes.ema_decay) and spec.strategy.name == "auto",
         "strategy='auto' compares averages of the weights itself: remove ema_decay, or set strategy='full'.",
