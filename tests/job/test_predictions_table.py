@@ -84,6 +84,9 @@ def test_files_for_thousands_of_classes_are_small(tmp_path: Path) -> None:
     assert "confusion_matrix" not in metrics
     pairs = cast(list[list[Any]], metrics["confusion_pairs"])
     accuracy = cast(float, metrics["accuracy"])
+    low, high = cast(list[float], metrics["accuracy_interval"])
+    assert low <= accuracy <= high
+    assert 0 < high - low < 2 * 1.96 * (0.25 / 2000) ** 0.5
     assert sum(count for _, _, count in pairs) == 2000 - round(2000 * accuracy)
     written(tmp_path, result, {"test": metrics})
     counts = dict.fromkeys(names, 1)

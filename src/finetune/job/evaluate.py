@@ -12,6 +12,7 @@ from finetune.evaluation.predict import EvaluationResult, InferenceContext
 from finetune.job.data.inputs import target_of
 from finetune.job.prepare import PreparedJob
 from finetune.models.load import Source
+from finetune.monitoring.report.verdict import wilson_interval
 from finetune.runtime.optional import optional
 from finetune.tasks.task import Task
 from finetune.tasks.thresholds import ChosenThresholds
@@ -75,9 +76,13 @@ def evaluate_parts(job: PreparedJob) -> Evaluation:
 
 
 def metrics_of(result: EvaluationResult, task: Task, top_k: int | None) -> dict[str, object]:
-    """All metrics of one part, as JSON values."""
+    """All metrics of one part, as JSON values, with the 95 % interval of the accuracy."""
     predictions = result.predictions
-    return {"loss": predictions.loss, **task.metrics(predictions.targets, predictions.probabilities, top_k)}
+    metrics = {"loss": predictions.loss, **task.metrics(predictions.targets, predictions.probabilities, top_k)}
+    accuracy = metrics.get("accuracy")
+    if isinstance(accuracy, float):
+        metrics["accuracy_interval"] = list(wilson_interval(accuracy, len(predictions.targets)))
+    return metrics
 
 
 def decide_thresholds(
