@@ -23,8 +23,8 @@ from finetune.monitoring.score import METRIC_LABELS, rank_of, score_name
 from finetune.runtime.live_progress import Progress as JobProgress
 
 _STOPPING = "Stopping: the step is finished and the state is saved. Press Ctrl-C again to kill the job."
-_REPEATED = ("Verdict: ", "The report is in ", "Done.", "first batch trained ")
-"""Starts of lines that a terminal does not show, because the result or the progress bar contains the same."""
+_REPEATED = ("Verdict: ", "The report is in ", "Done.", "first batch trained ", "strength=")
+"""Starts of lines that a terminal does not show: repeated by the result or the progress bar, or details."""
 _BEST = "*"
 _WIDTH = 12
 
