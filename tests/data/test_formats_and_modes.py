@@ -145,7 +145,7 @@ def test_readme_table_lists_every_format() -> None:
 
 
 @pytest.mark.parametrize("name", SAMPLES)
-def test_readme_table_is_correct(tmp_path: Path, name: str) -> None:
+def test_table_of_formats_is_correct(tmp_path: Path, name: str) -> None:
     sample = SAMPLES[name]()
     files, pipe, compressed = readme_table()[name]
     assert (files == "yes") == from_files(tmp_path / "plain", sample)
