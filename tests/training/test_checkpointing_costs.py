@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from finetune.checkpoint import BackgroundWriter, CheckpointInfo, Snapshot, Specification
 from finetune.config.descriptions import all_hyperparameters
 from finetune.training.saved_state.checkpointing import MAX_COST_SHARE, Cadence, Checkpointing
-from finetune.training.saved_state.state import Progress, Stateful, TrainingState
+from finetune.training.saved_state.state import History, Progress, Stateful, TrainingState
 
 INTERVAL = float(all_hyperparameters()["checkpoint_interval_seconds"].default)
 HOURS = 3600.0
@@ -38,6 +38,7 @@ class Machine:
     now: float = 0.0
     progress: Progress = field(default_factory=Progress)
     best: Progress = field(default_factory=Progress)
+    history: History = field(default_factory=History)
     copied: list[float] = field(default_factory=list)
     written: list[float] = field(default_factory=list)
 
