@@ -42,6 +42,14 @@ def test_job_stopped_within_epoch_exports_last_step_unless_an_epoch_was_evaluate
     assert exported_line(run.state) == f"Exported: step {step}; not evaluated."
 
 
+def test_job_stopped_before_the_solved_head_was_evaluated_exports_it() -> None:
+    run = TinyTraining(request(), stop_after=1)
+    assert not run.fit()
+    run.state.history.solution = {"strength": 0.5}
+    assert exported_weights(run.state) == {"exported_weights": "solved head", "exported_epoch": None}
+    assert exported_line(run.state) == "Exported weights: the head solved with strength=0.5000; not evaluated."
+
+
 def test_best_epoch_is_exported_by_default() -> None:
     run = TinyTraining(request())
     assert run.fit()

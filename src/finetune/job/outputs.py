@@ -127,6 +127,8 @@ def _exported_line_of_auto(state: TrainingState) -> str:
         solved = describe_epoch(rows[0], best.metric)
         return f"Exported: {best.average}, with validation {metrics}; the solved head has {solved}."
     line = f"Exported weights: the head solved with strength={solution['strength']:.4f}"
+    if not rows:
+        return f"{line}; not evaluated."
     if len(rows) == 1:
         return f"{line}."
     return f"{line}, with validation {describe_epoch(rows[0], best.metric)}; no later weights are clearly better."
