@@ -98,7 +98,7 @@ SAMPLES: Mapping[str, Callable[[], Sample]] = {
         "a.jsonl", b'{"label": 0, "text": "x"}\n{"label": 1, "text": "y"}\n', "application/jsonlines"
     ),
     "CSV, TSV": lambda: one_file("a.csv", b"label,text\n0,x\n1,y\n", "text/csv"),
-    "Parquet": lambda: one_file("a.parquet", parquet(), "application/x-parquet"),
+    "Parquet, Arrow": lambda: one_file("a.parquet", parquet(), "application/x-parquet"),
 }
 
 
