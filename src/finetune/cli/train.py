@@ -27,7 +27,7 @@ _Data = Annotated[
 ]
 _Part = Annotated[Path | None, typer.Option(help="Records of the same form; else held out of DATA.")]
 _Test = Annotated[Path | None, typer.Option(help="Records of the same form, evaluated at the end.")]
-_Model = Annotated[
+ModelOption = Annotated[
     str | None,
     typer.Option("--model", "-m", help="Name of a pretrained model, or path of a model or of an earlier job."),
 ]
@@ -50,7 +50,7 @@ def train(  # noqa: PLR0913 - one parameter per option
     *,
     validation: _Part = None,
     test: _Test = None,
-    model: _Model = None,
+    model: ModelOption = None,
     hyperparameters: _Hyperparameters = None,
     channels: _Channels = None,
     output: _Output = None,

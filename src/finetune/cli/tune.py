@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from finetune.cli.terminal import output as standard_output
-from finetune.cli.train import parse_pairs, shown_path
+from finetune.cli.train import ModelOption, parse_pairs, shown_path
 from finetune.local.process import Listener, SilentListener
 
 if TYPE_CHECKING:
@@ -34,10 +34,6 @@ _Search = Annotated[
 ]
 _Metric = Annotated[str, typer.Option(help="Metric to optimize.")]
 _Part = Annotated[Path | None, typer.Option(help="Records that all trials are compared on; else held out of DATA.")]
-_Model = Annotated[
-    str | None,
-    typer.Option("--model", "-m", help="Name of a pretrained model, or path of a model or of an earlier job."),
-]
 _Hyperparameters = Annotated[
     list[str] | None,
     typer.Option("--hyperparameter", "-p", metavar="NAME=VALUE", help="Fixed hyperparameter (repeatable)."),
@@ -58,7 +54,7 @@ def tune(  # noqa: PLR0913 - one parameter per option
     search: _Search = None,
     metric: _Metric = "validation:accuracy",
     validation: _Part = None,
-    model: _Model = None,
+    model: ModelOption = None,
     hyperparameters: _Hyperparameters = None,
     output: _Output = None,
     seed: _Seed = 0,

@@ -55,7 +55,7 @@ def describe_plan(job: PreparedJob) -> Lines:
 
 
 def _strategy_lines(job: PreparedJob) -> list[str]:
-    """The strategy with the reason for it, unless the user set it, and what `auto` decides by."""
+    """The strategy, the reason for it unless the user set it, and the table of `auto`."""
     name, reason = job.spec.strategy.name, job.spec.strategy_reason
     lines = [f"strategy  {name}" + (f": {reason}" if reason else "")] if reason or job.auto is not None else []
     return lines + [f"          {line}" for line in (job.auto.describe() if job.auto is not None else [])]

@@ -232,7 +232,7 @@ def _with_epochs_of_max_steps(spec: JobSpec, batches: int | None) -> JobSpec:
 
 @dataclass(frozen=True, slots=True)
 class JobPlan:
-    """What is trained, and how the inputs of each phase are made.
+    """Trainable layers by phase, and the inputs of each phase.
 
     Attributes:
         spec: hyperparameters in effect.

@@ -1,7 +1,7 @@
 """Notes of a process on its current computation, from which the agent of its host notices when it never ends.
 
 While a process computes forever, the others wait for it. To the kernel, this looks like work; only the process knows
-what it computes and how long that usually takes.
+its computation and the usual time of one.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Computation:
     """A computation of a process, from the last time that it waited for other processes.
 
     Attributes:
-        kind: What is computed.
+        kind: One of `KINDS`.
         since: Time at which it began, on the monotonic clock, which is the same for all processes of a host.
         limit: Seconds after which it counts as endless.
     """
@@ -45,7 +45,7 @@ class Computation:
 
 
 class _Kind:
-    """What is known of the computations of a kind.
+    """Number and longest time of the computations of a kind.
 
     Attributes:
         number: Index in `KINDS`.

@@ -62,12 +62,12 @@ TABLE: Mapping[tuple[Size, Domain], Treatment] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What follows the solved head.
+    """Fine-tuning after the solved head, if any.
 
     Attributes:
         plan: phases and learning rates; only the phase of the head if nothing follows.
         epochs: number of epochs, including the one of the solved head.
-        reason: the measurements and what follows from them, for the log.
+        reason: the measurements and the choice that follows from them, for the log.
     """
 
     plan: Plan

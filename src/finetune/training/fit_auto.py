@@ -56,7 +56,7 @@ def fit_auto(  # noqa: PLR0913  # by keyword
         state: Initial or resumed state.
         observers: Observers of both parts.
         checkpoints: Saves the state.
-        inputs: Candidates for what the last layer reads.
+        inputs: Candidates for the inputs of the last layer.
         strategy: Decides on the fine-tuning.
         decided: Called with the plan of the fine-tuning.
 

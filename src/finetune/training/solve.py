@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class HeadInputs:
-    """Candidates for what the last layer reads.
+    """Candidates for the inputs of the last layer.
 
     Attributes:
         keeps_hidden: Whether the hidden layers of the head may be used as they are.
@@ -96,7 +96,7 @@ def fit_solved(
         state: Initial or resumed state.
         observer: Observer of the epoch and its step.
         checkpoints: Saves the state.
-        inputs: Candidates for what the last layer reads.
+        inputs: Candidates for the inputs of the last layer.
 
     Returns:
         Whether the job is finished; otherwise it was interrupted, and can be resumed from the state.
@@ -176,7 +176,7 @@ def _collect(
 
 
 def _head_inputs(training: Training, inputs: PhaseInputs, batch: Batch, candidate: PassThrough | None) -> Tensor:
-    """Return what the last layer reads of a batch, float32 `[rows, width]`."""
+    """Return the inputs of the last layer for a batch, float32 `[rows, width]`."""
     applied = nullcontext() if candidate is None else candidate.applied()
     with torch.no_grad(), applied, training.stepper.numerics.context():
         return inputs.forward(batch.inputs).logits.float()

@@ -18,7 +18,7 @@ DialectName = Literal[
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """What a default may depend on.
+    """Values and channels of a request, on which a default may depend.
 
     Attributes:
         values: values of the hyperparameters that are set so far, as text, by name.

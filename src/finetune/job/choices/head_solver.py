@@ -31,7 +31,7 @@ class HeadSolver:
 
     Attributes:
         solves: whether it is solved.
-        inputs: candidates for what the last layer reads.
+        inputs: candidates for the inputs of the last layer.
         description: line of the plan; empty if other layers are trained too.
     """
 
@@ -80,7 +80,7 @@ def choose_head_solver(
 
 
 def head_inputs(backbone: Backbone) -> HeadInputs:
-    """Return the candidates for what the last layer reads."""
+    """Return the candidates for the inputs of the last layer."""
     pass_through = None
     with optional("Examining the hidden layer of the head"):
         pass_through = find_pass_through(backbone)
@@ -102,7 +102,7 @@ def find_obstacle(  # the last one by keyword
         backbone: model.
         cache_plan: caching of the frozen layers.
         provider: inputs, with the memory for features.
-        inputs: candidates for what the last layer reads.
+        inputs: candidates for the inputs of the last layer.
         records: number of training records; `None` if unknown.
         may_take_long: whether the solution may take longer than minutes.
     """

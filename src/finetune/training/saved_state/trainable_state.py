@@ -61,24 +61,24 @@ class TrainableWeights:
         return full_tensors(tensors)
 
     @staticmethod
-    def load_into(tensors: Mapping[str, Tensor], state: State, what: str) -> None:
+    def load_into(tensors: Mapping[str, Tensor], state: State, part: str) -> None:
         """Copy a state into tensors, which may be sharded.
 
         Args:
             tensors: Tensors to overwrite.
             state: Tensors of the same names, shapes and dtypes.
-            what: Name of the state, for the error message.
+            part: Name of the state, for the error message.
 
         Raises:
             ValueError: Names, shapes or dtypes do not match.
         """
         mesh = mesh_of(tensors.values())
         if mesh is not None:
-            check_in_main(lambda: check_structure(state, tensors, what), mesh)
+            check_in_main(lambda: check_structure(state, tensors, part), mesh)
             for name, tensor in tensors.items():
                 copy_from_main(tensor, state.get(name), mesh)
             return
-        check_structure(state, tensors, what)
+        check_structure(state, tensors, part)
         for name, tensor in tensors.items():
             tensor.copy_(state[name])
 
